@@ -1,0 +1,146 @@
+"""Everything Tocsin raises on purpose.
+
+    TocsinError
+    ├── BadInput                 what was written is wrong; nothing was changed
+    │   ├── InvalidSchedule      a rule that is malformed or can never match
+    │   ├── InvalidSetting       one or more settings, all reported at once
+    │   ├── InvalidApp           one or more faults in an app, all reported at once
+    │   └── PayloadTooLarge
+    ├── Refused                  well-formed, but not in this state
+    │   ├── NotFound
+    │   └── Conflict             somebody else was first, or the version moved on
+    ├── LeaseLost                the right to write a run is somebody else's
+    └── StoreError
+        ├── DatabaseUnavailable  worth another try
+        ├── StatementRefused     the database will refuse this one every time
+        ├── SchemaMismatch       the database and this release do not fit together
+        └── EmbeddedFailed       the embedded PostgreSQL could not be had
+
+An agent speaks through three more, which are no errors of ours:
+
+    RetryAfter    wait, then try again without using up an attempt
+    Fatal         this run can never succeed; do not retry
+    Cancelled     stopped on request
+
+Every error has a stable ``code``; its text names the thing and the next step.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import ClassVar
+
+
+class TocsinError(Exception):
+    """The root; ``code`` is stable over releases, the text is not."""
+
+    code: ClassVar[str] = "error"
+
+
+class BadInput(TocsinError):
+    code = "bad_input"
+
+
+class InvalidSchedule(BadInput):
+    """A rule that is malformed or can never match.
+
+    ``field`` names the part that is at fault (``minute``, ``day of month``, ``tz`` …),
+    ``value`` is what stood there, ``reason`` says what may stand there.
+    """
+
+    code = "invalid_schedule"
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field} {value!r}: {reason}")
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+
+class InvalidSetting(BadInput):
+    code = "invalid_setting"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class InvalidApp(BadInput):
+    code = "invalid_app"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class PayloadTooLarge(BadInput):
+    code = "payload_too_large"
+
+    def __init__(self, what: str, *, size: int, limit: int) -> None:
+        super().__init__(f"{what} is {size:,} bytes; at most {limit:,} are taken: store it elsewhere and pass a reference")
+        self.size = size
+        self.limit = limit
+
+
+class Refused(TocsinError):
+    code = "refused"
+
+
+class NotFound(Refused):
+    code = "not_found"
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"no {kind} {str(name)!r}; see `tocsin {kind} list`")
+        self.kind = kind
+        self.name = str(name)
+
+
+class Conflict(Refused):
+    code = "conflict"
+
+
+class LeaseLost(TocsinError):
+    code = "lease_lost"
+
+
+class StoreError(TocsinError):
+    code = "store"
+
+
+class DatabaseUnavailable(StoreError):
+    code = "database_unavailable"
+
+
+class StatementRefused(StoreError):
+    """The database will refuse this statement with these values every time."""
+
+    code = "statement_refused"
+
+
+class SchemaMismatch(StoreError):
+    code = "schema_mismatch"
+
+
+class EmbeddedFailed(StoreError):
+    code = "embedded_failed"
+
+
+class RetryAfter(Exception):  # noqa: N818 — an agent's instruction, not an error
+    """Raised by an agent: wait, then try again; the attempt is not counted."""
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        super().__init__(reason or f"retry after {seconds:g} s")
+        self.seconds = max(0.0, seconds)
+        self.reason = reason
+
+
+class Fatal(Exception):  # noqa: N818 — an agent's instruction, not an error
+    """Raised by an agent: this run can never succeed, so it is not retried."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Cancelled(Exception):  # noqa: N818 — an agent's instruction, not an error
+    """Raised in or by an agent that stops because it was asked to."""
