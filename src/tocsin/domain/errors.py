@@ -76,7 +76,9 @@ class PayloadTooLarge(BadInput):
     code = "payload_too_large"
 
     def __init__(self, what: str, *, size: int, limit: int) -> None:
-        super().__init__(f"{what} is {size:,} bytes; at most {limit:,} are taken: store it elsewhere and pass a reference")
+        super().__init__(
+            f"{what} is {size:,} bytes; at most {limit:,} are taken: store it elsewhere and pass a reference"
+        )
         self.size = size
         self.limit = limit
 
@@ -124,7 +126,7 @@ class EmbeddedFailed(StoreError):
     code = "embedded_failed"
 
 
-class RetryAfter(Exception):  # noqa: N818 — an agent's instruction, not an error
+class RetryAfter(Exception):
     """Raised by an agent: wait, then try again; the attempt is not counted."""
 
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:
@@ -134,7 +136,7 @@ class RetryAfter(Exception):  # noqa: N818 — an agent's instruction, not an er
         self.reason = reason
 
 
-class Fatal(Exception):  # noqa: N818 — an agent's instruction, not an error
+class Fatal(Exception):
     """Raised by an agent: this run can never succeed, so it is not retried."""
 
     def __init__(self, reason: str) -> None:
@@ -142,5 +144,5 @@ class Fatal(Exception):  # noqa: N818 — an agent's instruction, not an error
         self.reason = reason
 
 
-class Cancelled(Exception):  # noqa: N818 — an agent's instruction, not an error
+class Cancelled(Exception):
     """Raised in or by an agent that stops because it was asked to."""

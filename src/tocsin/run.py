@@ -1,0 +1,183 @@
+"""What an agent is handed: the run, its ways to report, and the signal that asks it to stop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from tocsin.domain.run import StopReason
+
+
+class StopSignal:
+    """Asks one attempt to stop, once. Readable from any thread; requested on the event loop.
+
+    An agent that touches ``run.cancelled`` is *watching*: it is given notice and time. One that does
+    not is cancelled the way its kind is (CancelledError, terminate).
+    """
+
+    __slots__ = ("_callbacks", "_event", "reason", "watched")
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self.watched = False
+        self._callbacks: list[Callable[[StopReason], None]] = []
+        self._event: threading.Event | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self.reason is not None
+
+    def request(self, reason: StopReason) -> None:
+        """The attempt has been asked to stop; a second request changes nothing."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        if self._event is not None:
+            self._event.set()
+        for callback in self._callbacks:
+            callback(reason)
+
+    def on_request(self, callback: Callable[[StopReason], None]) -> None:
+        """The callback runs on the event loop when a stop is asked for, at once if it was already."""
+        self._callbacks.append(callback)
+        if self.reason is not None:
+            callback(self.reason)
+
+    def wait_in_thread(self, seconds: float | None = None) -> bool:
+        """Blocks a thread until a stop is asked for; True if it was."""
+        if self._event is None:
+            self._event = threading.Event()
+            if self.reason is not None:
+                self._event.set()
+        return self._event.wait(seconds)
+
+
+class Cancelled:
+    """``run.cancelled``: truthy once the agent should stop, awaitable, and ``wait(seconds)`` in a thread."""
+
+    __slots__ = ("_signal",)
+
+    def __init__(self, signal: StopSignal) -> None:
+        self._signal = signal
+
+    def __bool__(self) -> bool:
+        return self._signal.requested
+
+    def __await__(self) -> Generator[Any, None, StopReason]:
+        future: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+
+        def resolve(reason: StopReason) -> None:
+            if not future.done():
+                future.set_result(reason)
+
+        self._signal.on_request(resolve)
+        return future.__await__()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """For plain ``def`` agents: sleep up to ``seconds``, True as soon as a stop is asked for."""
+        return self._signal.wait_in_thread(seconds)
+
+    @property
+    def reason(self) -> StopReason | None:
+        return self._signal.reason
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last success of the run's trigger. raw: its output as JSON text."""
+
+    id: str
+    nominal_at: datetime
+    finished_at: datetime
+    raw: str
+
+    @property
+    def output(self) -> Any:
+        return msgspec.json.decode(self.raw)
+
+
+class Reports(Protocol):
+    """Where a run's reports go; each call returns at once and may come from any thread."""
+
+    def progress(self, message: str, fraction: float | None) -> None: ...
+    def usage(self, figures: dict[str, Any]) -> None: ...
+    def log(self, line: str) -> None: ...
+    def follow_up(self, at: datetime | None, after: timedelta | None, payload: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One attempt of one run, as its agent sees it.
+
+    nominal_at: the scheduled instant, UTC; effective_at: the same plus jitter; attempt: 1 for the
+    first; deadline: the instant by which this attempt must have ended, None without a limit;
+    idempotency_key: the same over all attempts, for effects outside; last: the trigger's last success.
+    """
+
+    id: str
+    trigger: str
+    agent: str
+    attempt: int
+    fence: int
+    nominal_at: datetime
+    effective_at: datetime
+    input: Any
+    idempotency_key: str
+    deadline: datetime | None
+    last: LastRun | None
+    reports: Reports
+    signal: StopSignal
+
+    @property
+    def cancelled(self) -> Cancelled:
+        """Whether to stop. Touching it tells the hub that this agent watches for itself."""
+        self.signal.watched = True
+        return Cancelled(self.signal)
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        """The hub shows where the run is; fraction in [0, 1]. Written within a second, fenced."""
+        self.reports.progress(message, fraction)
+
+    def usage(
+        self,
+        *,
+        model: str | None = None,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cost_usd: float | None = None,
+        **more: Any,
+    ) -> None:
+        """What the attempt has cost so far is added up and stored with it, per model."""
+        figures = {
+            "model": model,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cost_usd": cost_usd,
+        }
+        self.reports.usage(figures | more)
+
+    def log(self, line: str) -> None:
+        """A line is kept with the attempt, up to the attempt's bound."""
+        self.reports.log(line)
+
+    def schedule(
+        self,
+        *,
+        at: datetime | None = None,
+        after: timedelta | float | None = None,
+        input: Any = None,  # noqa: A002 — the word that the author's face uses everywhere
+    ) -> None:
+        """Wakes the same trigger's agent again; written in the transaction that settles this run.
+
+        Raises: ValueError, unless exactly one of ``at`` (aware) and ``after`` (seconds) is given.
+        """
+        if (at is None) == (after is None):
+            raise ValueError("run.schedule() takes exactly one of at= and after=")
+        if at is not None and at.tzinfo is None:
+            raise ValueError("run.schedule(at=…) needs an instant with a time zone")
+        distance = timedelta(seconds=after) if isinstance(after, int | float) else after
+        self.reports.follow_up(at, distance, input)
