@@ -1,0 +1,120 @@
+"""A real PostgreSQL for every test that asks for one.
+
+One server for the session, tuned for speed (a crash of the machine may lose it), a template
+migrated once, and for each test a database cloned from it. ``durable`` is a server of the
+test's own that keeps its promises, for tests that kill it.
+
+TOCSIN_TEST_DATABASE_URL   a superuser's DSN: run on that server instead
+TOCSIN_TEST_PG_BIN         run on these programs instead of the first that are found
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tocsin.store.embedded import EmbeddedPostgres
+
+FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server on which tests make databases, and the session's connection for doing so."""
+
+    dsn: str
+    admin: "asyncpg.Connection[asyncpg.Record]"
+
+    def dsn_of(self, database: str) -> str:
+        return urlsplit(self.dsn)._replace(path=f"/{database}").geturl()
+
+    @asynccontextmanager
+    async def database(self, template: str = "template0") -> AsyncIterator[str]:
+        """The DSN of a new database, which is gone afterwards whoever is still connected."""
+        name = f"tocsin_test_{secrets.token_hex(6)}"
+        await self.admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        try:
+            yield self.dsn_of(name)
+        finally:
+            await self.admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+async def server(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """The session's server."""
+    given = os.environ.get("TOCSIN_TEST_DATABASE_URL")
+    if given:
+        async with _administered(given) as server:
+            yield server
+        return
+    home = tmp_path_factory.mktemp("server")
+    programs = os.environ.get("TOCSIN_TEST_PG_BIN")
+    async with (
+        await EmbeddedPostgres.ensure(home, pg_bin=programs, settings=FAST) as postgres,
+        _administered(postgres.dsn) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def template(server: Server) -> AsyncIterator[str]:
+    """The name of a database with this release's schema and nothing in it."""
+    async with server.database() as dsn:
+        await _migrate(dsn)
+        yield urlsplit(dsn).path.removeprefix("/")
+
+
+@pytest.fixture
+async def dsn(server: Server, template: str) -> AsyncIterator[str]:
+    """The DSN of a migrated database of the test's own."""
+    async with server.database(template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def empty_dsn(server: Server) -> AsyncIterator[str]:
+    """The DSN of a database of the test's own, without a schema."""
+    async with server.database() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def durable(anyio_backend: str, tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A migrated server of the test's own, in ``tmp_path / "home"``, that loses nothing when it is killed."""
+    programs = os.environ.get("TOCSIN_TEST_PG_BIN")
+    async with await EmbeddedPostgres.ensure(tmp_path / "home", pg_bin=programs) as postgres:
+        await _migrate(postgres.dsn)
+        yield postgres
+
+
+@asynccontextmanager
+async def _administered(dsn: str) -> AsyncIterator[Server]:
+    admin = await asyncpg.connect(dsn)
+    try:
+        yield Server(dsn, admin)
+    finally:
+        await admin.close()
+
+
+async def _migrate(dsn: str) -> None:
+    from tocsin.store.migrate import migrate  # noqa: PLC0415 — a fault there must not stop the other floors' tests
+
+    await migrate(dsn)
