@@ -40,6 +40,7 @@ SETTINGS: Mapping[str, str] = {
     "shared_buffers": "128MB",
     "timezone": "UTC",
 }
+_PREFIX = re.compile(r"^\S+ \S+ UTC \[\d+\] ")
 _ERROR = re.compile("(error|ERROR|FATAL|PANIC):")
 
 
@@ -221,7 +222,7 @@ def complaint(log: Path, offset: int = 0) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # Our own question whether it answers leaves the second kind behind.
     bad = [line for line in lines if _ERROR.search(line) and "the database system is " not in line]
-    return (bad or lines or ["it left no message"])[-1]
+    return _PREFIX.sub("", (bad or lines or ["it left no message"])[-1])
 
 
 def _spawn(
