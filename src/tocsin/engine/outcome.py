@@ -1,0 +1,115 @@
+"""The border that an agent's doings cross: an assignment in, and whatever comes back as an Outcome."""
+
+import asyncio
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.errors import BadInput, Cancelled, Fatal, PayloadTooLarge, RetryAfter
+from tocsin.domain.payload import encode, plain
+from tocsin.domain.run import Failed, Outcome, Postponed, Stopped, Succeeded
+from tocsin.engine.executor import Assignment
+from tocsin.run import Reports, Run, StopSignal
+
+MAX_DELAY: Final = 366 * 24 * 3600.0
+"""Seconds that an agent may ask to be left alone."""
+
+
+def run_of(assignment: Assignment, reports: Reports, stop: StopSignal) -> Run:
+    """What the agent is handed."""
+    return Run(
+        id=str(assignment.run_id),
+        trigger=assignment.trigger,
+        agent=assignment.agent,
+        attempt=assignment.attempt,
+        fence=assignment.fence,
+        nominal_at=assignment.nominal_at,
+        effective_at=assignment.effective_at,
+        input=msgspec.json.decode(assignment.input),
+        idempotency_key=assignment.idempotency_key,
+        deadline=assignment.due_by,
+        last=assignment.last,
+        reports=reports,
+        signal=stop,
+    )
+
+
+def result_of(value: object) -> Outcome:
+    """The agent's return value is its output; one that cannot be stored fails for good."""
+    try:
+        return Succeeded(encode(value, what="output"))
+    except BadInput as refusal:
+        return refused_result(refusal)
+
+
+def refused_result(refusal: BadInput) -> Failed:
+    """Retrying is pointless: the work was done, and would be done again for the same result."""
+    kind = "PayloadTooLarge" if isinstance(refusal, PayloadTooLarge) else "NonJSONResult"
+    return Failed(kind, plain(str(refusal)), final=True)
+
+
+def postponed(seconds: float, reason: str) -> Postponed:
+    """However odd the number, the delay is one that the store can add to an instant."""
+    bounded = min(seconds, MAX_DELAY) if math.isfinite(seconds) else MAX_DELAY
+    return Postponed(max(0.0, bounded), plain(reason))
+
+
+def outcome_of(error: BaseException, stop: StopSignal, policy: AgentSpec) -> Outcome:
+    """What an exception that left the agent means.
+
+    A CancelledError nobody asked for is a failure like any other. A subclass of a class that the
+    policy names in retry_on or no_retry is reported under that name, so that it follows the policy.
+    A group that holds one exception counts as that one.
+    """
+    leaves = list(_leaves(error))
+    if len(leaves) > 1:
+        return _group_failed(error, leaves)
+    match leaves[0]:
+        case RetryAfter() as wish:
+            return postponed(wish.seconds, _text(wish))
+        case Fatal() as fatal:
+            return Failed("Fatal", _text(fatal), final=True)
+        case Cancelled():
+            return Stopped()
+        case asyncio.CancelledError() as cancelled:
+            unasked = Failed("CancelledError", _text(cancelled) or "cancelled itself; no stop was asked for")
+            return Stopped() if stop.requested else unasked
+        case other:
+            return _failed(other, policy)
+
+
+def _failed(error: BaseException, policy: AgentSpec) -> Failed:
+    kind = type(error).__name__
+    named = {*policy.retry_on, *policy.no_retry}
+    followed = next((base.__name__ for base in type(error).__mro__ if base.__name__ in named), kind)
+    if followed == kind:
+        return Failed(plain(kind, 200), _text(error))
+    return Failed(followed, plain(f"{kind}: {_text(error)}"))
+
+
+def _group_failed(group: BaseException, leaves: list[BaseException]) -> Failed:
+    told = "; ".join(f"{type(leaf).__name__}: {_text(leaf)}" for leaf in leaves[:10])
+    return Failed(
+        type(group).__name__,
+        plain(f"{len(leaves)} exceptions: {told}"),
+        final=any(isinstance(leaf, Fatal) for leaf in leaves),
+    )
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
+
+
+def _text(error: BaseException) -> str:
+    """The exception's own words; an exception that cannot even say them is named by its class."""
+    try:
+        return plain(str(error))
+    except Exception:
+        return type(error).__name__
