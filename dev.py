@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""One file to start from: makes .venv, installs what is pinned, runs what was asked for.
+
+    python3 dev.py demo  [args]   a real example on an embedded PostgreSQL
+    python3 dev.py test  [args]   the test suite; arguments go to pytest
+    python3 dev.py check          format, lint, types, import arrows: what CI runs
+    python3 dev.py fmt            put the code into the one format
+    python3 dev.py bench [args]   the benchmarks
+    python3 dev.py lock           make constraints.txt anew from pyproject.toml
+
+Needs Python 3.11 or newer and nothing else; takes uv where it is on PATH. A second run
+installs nothing unless pyproject.toml or constraints.txt have changed.
+"""
+
+import os
+import shutil
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 — this file is read by whatever python3 there is
+    for name in ("python3.13", "python3.12", "python3.11"):
+        newer = shutil.which(name)
+        if newer:
+            os.execv(newer, [newer] + sys.argv)  # noqa: RUF005 — older syntax on purpose
+    sys.exit(f"Tocsin needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PROGRAMS = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / "tocsin-installed.json"
+CONSTRAINTS = ROOT / "constraints.txt"
+DEMO = ("embedded",)
+WORK = ("embedded", "dev", "bench")
+EVERYTHING = ("embedded", "ai", "dev", "bench")
+# What a freeze shows besides what was installed for us.
+NOT_PINNED = ("#", "pip==", "setuptools==", "wheel==", "tocsin==")
+PIP = ("-m", "pip", "--disable-pip-version-check")
+CHECKS = (
+    ("format", ["ruff", "format", "--check", "--quiet", "."]),
+    ("lint", ["ruff", "check", "--quiet", "."]),
+    ("types", ["mypy", "--no-error-summary"]),
+    ("import arrows", ["lint-imports", "--no-timing"]),
+)
+
+
+def main(arguments: list[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "demo": demo,
+        "test": test,
+        "check": check,
+        "fmt": fmt,
+        "bench": bench,
+        "lock": lock,
+    }
+    if command in {"help", "-h", "--help"}:
+        print(__doc__)
+        return 0
+    if command not in commands:
+        print(f"dev.py has no command {command!r}; see python3 dev.py --help", file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    return commands[command](rest)
+
+
+def demo(arguments: list[str]) -> NoReturn:
+    install(DEMO)
+    become([PROGRAMS / "tocsin", "up", "examples/demo.py", *arguments])
+
+
+def test(arguments: list[str]) -> NoReturn:
+    install(WORK)
+    become([PYTHON, "-m", "pytest", *arguments])
+
+
+def bench(arguments: list[str]) -> NoReturn:
+    install(WORK)
+    become([PYTHON, "-m", "benchmarks", *arguments])
+
+
+def check(_: list[str]) -> int:
+    """0 when all checks pass; each is run even if one before it failed."""
+    install(WORK)
+    failed = []
+    for title, command in CHECKS:
+        started = time.monotonic()
+        result = quietly([str(PROGRAMS / command[0]), *command[1:]])
+        say(f"{title}: {'failed' if result.returncode else 'ok'} ({time.monotonic() - started:.1f} s)")
+        if result.returncode:
+            failed.append(title)
+            print(result.stdout, flush=True)
+    if failed:
+        say(f"failed: {', '.join(failed)}; python3 dev.py fmt mends what can be mended by itself")
+    return 1 if failed else 0
+
+
+def fmt(_: list[str]) -> int:
+    install(WORK)
+    mended = subprocess.run([PROGRAMS / "ruff", "check", "--fix", "."], check=False).returncode
+    return subprocess.run([PROGRAMS / "ruff", "format", "."], check=False).returncode or mended
+
+
+def lock(_: list[str]) -> int:
+    """constraints.txt pins every package that any extra or the build brings, at today's versions."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    with tempfile.TemporaryDirectory() as directory:
+        python = str(Path(directory) / "venv" / PYTHON.relative_to(VENV))
+        attempt([sys.executable, "-m", "venv", str(Path(directory) / "venv")], "no virtual environment was made")
+        say("resolving every extra")
+        what = ["--editable", f".[{','.join(EVERYTHING)}]", *build]
+        attempt([python, *PIP, "install", "--quiet", *what], "no set of versions fits together")
+        frozen = quietly([python, *PIP, "freeze", "--all"]).stdout.splitlines()
+    pins = sorted((pin for pin in frozen if "==" in pin and not pin.startswith(NOT_PINNED)), key=str.lower)
+    CONSTRAINTS.write_text("\n".join(["# Made by: python3 dev.py lock", *pins]) + "\n")
+    say(f"constraints.txt pins {len(pins)} packages")
+    return 0
+
+
+def install(extras: tuple[str, ...]) -> None:
+    """The virtual environment has this checkout and these extras, at the pinned versions."""
+    wanted = fingerprint()
+    installed = read_stamp()
+    if installed.get("fingerprint") == wanted and set(extras) <= set(installed["extras"]) and PYTHON.exists():
+        return
+    # What was installed for another command stays: demo and test do not undo each other.
+    extras = tuple(sorted({*extras, *installed.get("extras", ())}))
+    STAMP.unlink(missing_ok=True)
+    uv = shutil.which("uv")
+    if not sound(needs_pip=uv is None, root=installed.get("root")):
+        make_venv(uv)
+    say(f"installing Tocsin [{', '.join(extras)}] into .venv; the first time takes about a minute")
+    what = ["--constraint", str(CONSTRAINTS), "--editable", f".[{','.join(extras)}]"]
+    if uv:
+        command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), "--build-constraints", str(CONSTRAINTS)]
+    else:
+        command = [str(PYTHON), *PIP, "install", "--quiet"]
+    started = time.monotonic()
+    failed = "the installation failed; the lines above say why. The same command tries again from here"
+    attempt([*command, *what], failed, constrained=uv is None)
+    STAMP.write_text(json.dumps({"fingerprint": wanted, "extras": extras, "root": str(ROOT)}))
+    say(f"installed in {time.monotonic() - started:.0f} s")
+
+
+def fingerprint() -> str:
+    parts = [(ROOT / "pyproject.toml").read_bytes(), CONSTRAINTS.read_bytes(), sys.version.encode(), os.fsencode(ROOT)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def read_stamp() -> dict[str, Any]:
+    try:
+        stamp: dict[str, Any] = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp
+
+
+def sound(*, needs_pip: bool, root: str | None) -> bool:
+    """Whether .venv runs, is of this Python and was not moved here from elsewhere."""
+    if not PYTHON.exists() or root not in {None, str(ROOT)}:
+        return False
+    probe = f"import sys{', pip' if needs_pip else ''}; print(sys.version)"
+    answer = subprocess.run([PYTHON, "-c", probe], capture_output=True, text=True, check=False)
+    return answer.returncode == 0 and answer.stdout.strip() == sys.version.strip()
+
+
+def make_venv(uv: str | None) -> None:
+    """.venv is new and empty, of this Python."""
+    if VENV.exists():
+        say("remaking .venv, which is unfinished or of another Python")
+        shutil.rmtree(VENV)
+    # When this runs inside a virtual environment, the new one hangs on the Python below it.
+    python = getattr(sys, "_base_executable", sys.executable)
+    if uv:
+        attempt([uv, "venv", "--quiet", "--python", python, str(VENV)], "uv made no virtual environment")
+        return
+    missing = [module for module in ("venv", "ensurepip") if importlib.util.find_spec(module) is None]
+    if missing:
+        sys.exit(
+            f"this Python has no {' and no '.join(missing)}: "
+            "apt install python3-venv (Debian, Ubuntu), or take uv or another Python"
+        )
+    attempt([python, "-m", "venv", str(VENV)], "no virtual environment was made: apt install python3-venv may help")
+
+
+def attempt(command: list[str], otherwise: str, *, constrained: bool = False) -> None:
+    """The command has succeeded, without a word; else its last words are shown and we are gone."""
+    result = quietly(command, constrained=constrained)
+    if result.returncode:
+        print("\n".join(result.stdout.splitlines()[-20:]), file=sys.stderr)
+        sys.exit(f"dev.py: {otherwise}")
+
+
+def quietly(command: list[str], *, constrained: bool = False) -> "subprocess.CompletedProcess[str]":
+    env = dict(os.environ)
+    if constrained:
+        # These reach the isolated build too, for which pip's --constraint counts for nothing.
+        env["PIP_CONSTRAINT"] = env["PIP_BUILD_CONSTRAINT"] = CONSTRAINTS.as_uri()
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        check=False,
+    )
+
+
+def become(command: list[str | Path]) -> NoReturn:
+    """This process is the command: signals reach it once, and its exit code is ours."""
+    sys.stdout.flush()
+    if os.name == "nt":
+        sys.exit(subprocess.run(command, check=False).returncode)
+    os.execv(command[0], [str(word) for word in command])
+
+
+def say(words: str) -> None:
+    print(f"dev.py: {words}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
