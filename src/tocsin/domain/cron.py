@@ -106,9 +106,7 @@ def _split(expression: str) -> list[str]:
         text = _macro(text)
     texts = _SPACE.split(text) if text else []
     if len(texts) not in (5, 6):
-        raise InvalidSchedule(
-            "cron", expression, f"must have five fields, or six with seconds, not {len(texts)}"
-        )
+        raise InvalidSchedule("cron", expression, f"must have five fields, or six with seconds, not {len(texts)}")
     return texts
 
 

@@ -7,8 +7,8 @@ due exactly once per local time that matches: one in a gap is moved to the first
 after it (``shift``) or dropped (``skip``), one in a fold is taken the first time, the last
 time, or both times.
 
-The walk remembers the month and the span it last stood in. They only save work: an answer
-never depends on them, and each is replaced as one tuple, so threads may share a walk.
+The walk remembers the day, the month and the span it last stood in. They only save work: an
+answer never depends on them, and each is replaced as one value, so threads may share a walk.
 """
 
 from bisect import bisect_left, bisect_right
@@ -45,6 +45,7 @@ class CronWalk:
         "_days",
         "_first_second",
         "_fold",
+        "_is_dense",
         "_is_fixed",
         "_month",
         "_months",
@@ -52,6 +53,7 @@ class CronWalk:
         "_shifts",
         "_span",
         "_starts",
+        "_today",
         "_zone",
     )
 
@@ -67,6 +69,9 @@ class CronWalk:
         self._shifts = spec.is_fixed and gap == "shift"
         self._fold = fold
         self._zone = where
+        # A day with several times, all at a full minute, is worth standing in.
+        self._is_dense = len(self._starts) > 1 and spec.seconds == 1
+        self._today = (0, -1, 0)
         self._span = Span(0, 0, 0, 0, 0, 0)
         self._month: _Month = (0, 0, 0, 0)
 
@@ -79,7 +84,11 @@ class CronWalk:
             elapsed = after - EPOCH
         except TypeError:
             raise InvalidSchedule("after", after, "must be a datetime with a time zone") from None
-        found = self.first_from(max(elapsed.days * DAY + elapsed.seconds + 1, FIRST_SECOND))
+        second = elapsed.days * DAY + elapsed.seconds + 1
+        low, high, midnight = self._today
+        if low <= second <= high:
+            return EPOCH + timedelta(0, midnight + self._starts[bisect_left(self._starts, second - midnight)])
+        found = self.first_from(second if second > FIRST_SECOND else FIRST_SECOND)
         return None if found is None else EPOCH + timedelta(0, found)
 
     def clear_from(self, instant: datetime) -> datetime:
@@ -120,7 +129,18 @@ class CronWalk:
         found = self._within(span, second)
         if found is None:
             found = self._beyond(span.stop)
+        elif self._is_dense:
+            self._stand_in(span, found)
         return found if found is None or found <= LAST_SECOND else None
+
+    def _stand_in(self, span: Span, second: int) -> None:
+        """Until this day's last time that no change of offset touches, its table of times holds alone."""
+        midnight = second - (second + span.offset) % DAY
+        low = max(midnight, span.start + 1, span.first_seen_from - span.offset)
+        stop = min(span.stop, span.seen_again_from - span.offset, LAST_SECOND + 1)
+        index = bisect_left(self._starts, stop - midnight)
+        if index:
+            self._today = (low, midnight + self._starts[index - 1], midnight)
 
     def _beyond(self, second: int) -> int | None:
         last = min(second + _CYCLE_DAYS * DAY, LAST_SECOND)

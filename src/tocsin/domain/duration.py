@@ -1,6 +1,5 @@
 """Lengths of time as people write them: ``90s``, ``5m``, ``1h30m``, ``2d``, ``500ms``."""
 
-import math
 import re
 from datetime import timedelta
 from fractions import Fraction
@@ -55,10 +54,10 @@ def _length(value: object) -> timedelta:
         return value
     if isinstance(value, str):
         return timedelta(microseconds=_microseconds(value))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # NaN alone is unlike itself
         raise _unreadable(value)
     if abs(value) > LONGEST.total_seconds():
-        raise BadInput(f"duration {value!r}: must be at most 100 years")
+        raise BadInput("duration: must be at most 100 years")
     return timedelta(seconds=value)
 
 
@@ -73,6 +72,4 @@ def _microseconds(text: str) -> int:
 
 
 def _unreadable(value: object) -> BadInput:
-    return BadInput(
-        f"duration {value!r}: must be a number of seconds, or text such as '90s', '5m' or '1h30m'"
-    )
+    return BadInput(f"duration {value!r}: must be a number of seconds, or text such as '90s', '5m' or '1h30m'")

@@ -67,8 +67,12 @@ class Every:
 
     def next_after(self, instant: datetime, anchor: datetime) -> datetime | None:
         """The first instant due strictly after this one, a whole number of periods from the anchor."""
+        return self.at_index(self.index_of(instant, anchor) + 1, anchor)
+
+    def at_index(self, index: int, anchor: datetime) -> datetime | None:
+        """The instant this many periods from the anchor; None past the calendar's end."""
         try:
-            return anchor + (self.index_of(instant, anchor) + 1) * self.period
+            return anchor + index * self.period
         except OverflowError:
             return None
 

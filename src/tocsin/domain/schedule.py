@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from tocsin.domain import schedule_json
-from tocsin.domain.cron_walk import Fold, Gap
+from tocsin.domain.cron_walk import Fold, Gap, walk
 from tocsin.domain.duration import LONGEST, parse_duration
 from tocsin.domain.errors import BadInput, InvalidSchedule
 from tocsin.domain.rules import (
@@ -84,9 +84,7 @@ class Schedule:
         last = self._last()
         return found if last is not None and found <= last else None
 
-    def occurrences(
-        self, after: datetime, until: datetime, limit: int = MAX_OCCURRENCES
-    ) -> Iterator[datetime]:
+    def occurrences(self, after: datetime, until: datetime, limit: int = MAX_OCCURRENCES) -> Iterator[datetime]:
         """The occurrences in ``after < t <= until``, oldest first, at most ``limit`` of them."""
         end = in_utc("until", until)
         at = self.next_after(after)
@@ -109,8 +107,6 @@ class Schedule:
         last = self._last()
         if last is not None:
             high = min(high, last)
-        elif self.max_occurrences is not None:
-            return 0
         anchor = self.start_at or EPOCH
         return min(max(rule.index_of(high, anchor) - rule.index_of(low, anchor), 0), max(limit, 0))
 
@@ -142,7 +138,10 @@ class Schedule:
 
         Raises: InvalidSchedule, naming the field, for any other shape, type, key or size.
         """
-        return cls(**schedule_json.load(obj))
+        try:
+            return cls(**schedule_json.load(obj))
+        except ValueError as fault:  # a number of so many digits that no refusal could print it
+            raise InvalidSchedule("schedule", "…", "holds a number that is far too large") from fault
 
     def __or__(self, other: object) -> "Schedule":
         """Due whenever either is; both must have the same exceptions, bounds and jitter.
@@ -152,9 +151,7 @@ class Schedule:
         if not isinstance(other, Schedule):
             return NotImplemented
         if replace(other, rules=self.rules) != self:
-            raise InvalidSchedule(
-                "rules", "|", "joins schedules with equal exceptions, bounds and jitter only"
-            )
+            raise InvalidSchedule("rules", "|", "joins schedules with equal exceptions, bounds and jitter only")
         return replace(self, rules=tuple(dict.fromkeys(self.rules + other.rules)))
 
     def _check_counts(self) -> None:
@@ -166,16 +163,12 @@ class Schedule:
                     f"must be a whole number from 1 to {MAX_OCCURRENCES:,}",
                 )
             if self.start_at is None:
-                raise InvalidSchedule(
-                    "max_occurrences", self.max_occurrences, "needs start_at, from where it counts"
-                )
+                raise InvalidSchedule("max_occurrences", self.max_occurrences, "needs start_at, from where it counts")
         if any(isinstance(rule, Every) and rule.after_completion for rule in self.rules):
             if len(self.rules) > 1:
                 raise InvalidSchedule("after_completion", True, "must be the schedule's only rule")
             if self.max_occurrences is not None:
-                raise InvalidSchedule(
-                    "max_occurrences", self.max_occurrences, "cannot be known after_completion"
-                )
+                raise InvalidSchedule("max_occurrences", self.max_occurrences, "cannot be known after_completion")
 
     def _last(self) -> datetime | None:
         """The last instant that the bounds allow; None when they allow any."""
@@ -191,7 +184,7 @@ class Schedule:
         assert self.start_at is not None, "checked when the schedule was built"
         rule = self.rules[0]
         if len(self.rules) == 1 and isinstance(rule, Every) and not self.excepts:
-            return rule.next_after(self.start_at + (number - 2) * rule.period, self.start_at) or LAST_INSTANT
+            return rule.at_index(number - 1, self.start_at) or LAST_INSTANT
         at: datetime | None = self.start_at - MICROSECOND
         for _ in range(number):
             at = self._first_after(at) if at is not None else None
@@ -204,18 +197,16 @@ class Schedule:
             return self._after_completion(rule, t)
         if self.start_at is not None and t < self.start_at:
             t = self.start_at - MICROSECOND
+        found = self._rule_after(t)
+        if not self.excepts:
+            return found
         for _ in range(MAX_REMOVALS):
-            found = (
-                rule.next_after(t) if isinstance(rule, Cron) and len(self.rules) == 1 else self._rule_after(t)
-            )
-            if found is None or not self.excepts:
-                return found
+            if found is None or found - t > LONGEST_REMOVAL:
+                return None
             later = self._clear_from(found)
             if later == found:
                 return found
-            if later < found:  # only at the calendar's end
-                return None
-            t = later - MICROSECOND
+            found = self._rule_after(later - MICROSECOND)
         return None
 
     def _after_completion(self, rule: Every, t: datetime) -> datetime | None:
@@ -238,10 +229,7 @@ class Schedule:
         if len(self.rules) == 1 and isinstance(rule, Cron):
             return rule.next_after(t)
         anchor = self.start_at or EPOCH
-        found = [
-            rule.next_after(t, anchor) if isinstance(rule, Every) else rule.next_after(t)
-            for rule in self.rules
-        ]
+        found = [rule.next_after(t, anchor) if isinstance(rule, Every) else rule.next_after(t) for rule in self.rules]
         return min((at for at in found if at is not None), default=None)
 
     def _clear_from(self, found: datetime) -> datetime:
@@ -289,9 +277,7 @@ def every(
     Raises: InvalidSchedule, naming the field, for a period under 1 s and for whatever is malformed.
     """
     rule = Every(_length("every", period), after_completion)
-    return Schedule(
-        (rule,), read_excepts(except_, "UTC"), start_at, end_at, max_occurrences, _length("jitter", jitter)
-    )
+    return Schedule((rule,), read_excepts(except_, "UTC"), start_at, end_at, max_occurrences, _length("jitter", jitter))
 
 
 def at(*instants: datetime | str, jitter: str | float | timedelta = 0) -> Schedule:
@@ -303,16 +289,18 @@ def at(*instants: datetime | str, jitter: str | float | timedelta = 0) -> Schedu
     return Schedule((rule,), jitter=_length("jitter", jitter))
 
 
-def next_after(
-    expr: str, tz: str, after: datetime, *, gap: Gap = "shift", fold: Fold = "first"
-) -> datetime | None:
+def next_after(expr: str, tz: str, after: datetime, *, gap: Gap = "shift", fold: Fold = "first") -> datetime | None:
     """The first instant strictly after ``after`` at which a cron expression is due in a zone, in UTC.
 
     ``after`` is aware, in any zone. None when nothing is due within 400 years or before the year 10000.
 
     Raises: InvalidSchedule, naming the field, for whatever is malformed or can never match.
     """
-    return find_walk(expr, tz, gap, fold).next_after(after)
+    try:
+        found = walk(expr, tz, gap, fold)
+    except TypeError:
+        found = find_walk(expr, tz, gap, fold)
+    return found.next_after(after)
 
 
 def _check_parts(field: str, parts: object, kinds: tuple[type, ...], *, at_least: int, at_most: int) -> None:

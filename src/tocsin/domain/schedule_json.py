@@ -11,7 +11,6 @@ What has its default is left out. An unknown key, a wrong type, an instant witho
 offset or a number out of bounds is refused, and the refusal names the field.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -119,9 +118,7 @@ def _load_rule(obj: object) -> Rule:
         return Cron(cast(str, form["cron"]), cast(str, form.get("tz", "UTC")), gap, fold)
     if "every_seconds" in form:
         _only(form, "every_seconds", {"after_completion"})
-        return Every(
-            _length("every_seconds", form["every_seconds"]), cast(bool, form.get("after_completion", False))
-        )
+        return Every(_length("every_seconds", form["every_seconds"]), cast(bool, form.get("after_completion", False)))
     if "at" in form:
         _only(form, "at", set())
         return At(tuple(instant("at", one) for one in _list("at", form["at"])))
@@ -140,7 +137,7 @@ def _load_except(obj: object) -> Except:
 
 
 def _length(field: str, value: object) -> timedelta:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidSchedule(field, value, "must be a number of seconds")
     if not 0 <= value <= LONGEST.total_seconds():
         raise InvalidSchedule(field, value, "must be from 0 s to 100 years")

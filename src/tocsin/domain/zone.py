@@ -80,9 +80,7 @@ class Zone:
     def offset_at(self, second: int) -> int:
         """Local time minus UTC, in seconds; beyond the calendar's ends, that of its nearest day."""
         inside = min(max(second, FIRST_SECOND + DAY), LAST_SECOND - DAY)
-        offset = self._info.fromutc(
-            (EPOCH + timedelta(seconds=inside)).replace(tzinfo=self._info)
-        ).utcoffset()
+        offset = self._info.fromutc((EPOCH + timedelta(seconds=inside)).replace(tzinfo=self._info)).utcoffset()
         assert offset is not None, "a ZoneInfo has an offset at every instant"
         return offset.days * DAY + offset.seconds
 
@@ -92,9 +90,7 @@ class Zone:
         changes = self._changes(low - _MARGIN, high + _MARGIN)
         spans = []
         before = changes[0][1]
-        for (start, offset), (stop, after) in zip(
-            changes, [*changes[1:], (_NEVER, changes[-1][1])], strict=True
-        ):
+        for (start, offset), (stop, after) in zip(changes, [*changes[1:], (_NEVER, changes[-1][1])], strict=True):
             if stop > low and start < high:
                 cut = max(start, low)
                 spans.append(
