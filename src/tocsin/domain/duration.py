@@ -54,10 +54,10 @@ def _length(value: object) -> timedelta:
         return value
     if isinstance(value, str):
         return timedelta(microseconds=_microseconds(value))
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # NaN alone is unlike itself
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _unreadable(value)
-    if abs(value) > LONGEST.total_seconds():
-        raise BadInput("duration: must be at most 100 years")
+    if not abs(value) <= LONGEST.total_seconds():  # so that NaN is refused too
+        raise BadInput("duration: must be a number of seconds, at most 100 years")
     return timedelta(seconds=value)
 
 

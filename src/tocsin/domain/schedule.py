@@ -7,7 +7,7 @@ schedules with ``|``.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -78,7 +78,7 @@ class Schedule:
 
         Raises: InvalidSchedule, field ``after``, for an instant without a time zone.
         """
-        found = self._first_after(in_utc("after", t))
+        found = self._first_after(t if type(t) is datetime and t.tzinfo is UTC else in_utc("after", t))
         if found is None or (self.max_occurrences is None and self.end_at is None):
             return found
         last = self._last()
