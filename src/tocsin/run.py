@@ -3,13 +3,15 @@
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-import msgspec
-
+from tocsin.domain.assignment import LastRun
 from tocsin.domain.run import StopReason
+
+__all__ = ["Cancelled", "LastRun", "Reports", "Run", "StopSignal"]
 
 
 class StopSignal:
@@ -20,6 +22,8 @@ class StopSignal:
     """
 
     __slots__ = ("_callbacks", "_event", "reason", "watched")
+
+    _birth: ClassVar = threading.Lock()
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
@@ -49,10 +53,13 @@ class StopSignal:
 
     def wait_in_thread(self, seconds: float | None = None) -> bool:
         """Blocks a thread until a stop is asked for; True if it was."""
-        if self._event is None:
-            self._event = threading.Event()
-            if self.reason is not None:
-                self._event.set()
+        # Two threads of one agent must not each make an event: the first would never be set.
+        with self._birth:
+            if self._event is None:
+                self._event = threading.Event()
+        # Looked at after the event can be seen, as request() does it the other way round.
+        if self.reason is not None:
+            self._event.set()
         return self._event.wait(seconds)
 
 
@@ -68,13 +75,19 @@ class Cancelled:
         return self._signal.requested
 
     def __await__(self) -> Generator[Any, None, StopReason]:
-        future: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[StopReason] = loop.create_future()
 
         def resolve(reason: StopReason) -> None:
             if not future.done():
                 future.set_result(reason)
 
-        self._signal.on_request(resolve)
+        def wake(reason: StopReason) -> None:
+            # A thread's agent may wait on a loop of its own, which may be closed by now.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(resolve, reason)
+
+        self._signal.on_request(wake)
         return future.__await__()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -84,20 +97,6 @@ class Cancelled:
     @property
     def reason(self) -> StopReason | None:
         return self._signal.reason
-
-
-@dataclass(frozen=True, slots=True)
-class LastRun:
-    """The last success of the run's trigger. raw: its output as JSON text."""
-
-    id: str
-    nominal_at: datetime
-    finished_at: datetime
-    raw: str
-
-    @property
-    def output(self) -> Any:
-        return msgspec.json.decode(self.raw)
 
 
 class Reports(Protocol):

@@ -12,6 +12,7 @@
     ├── LeaseLost                the right to write a run is somebody else's
     └── StoreError
         ├── DatabaseUnavailable  worth another try
+        ├── Contended            another replica was first; the step is tried again
         ├── StatementRefused     the database will refuse this one every time
         ├── SchemaMismatch       the database and this release do not fit together
         └── EmbeddedFailed       the embedded PostgreSQL could not be had
@@ -110,6 +111,12 @@ class StoreError(TocsinError):
 
 class DatabaseUnavailable(StoreError):
     code = "database_unavailable"
+
+
+class Contended(StoreError):
+    """Another replica took it between our look and our write; the step is tried again at once."""
+
+    code = "contended"
 
 
 class StatementRefused(StoreError):

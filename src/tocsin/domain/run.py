@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final, assert_never
 
-from tocsin.domain.agent import AgentSpec
+from tocsin.domain.agent import AgentSpec, OnLost
 
 POISONED_AFTER: Final = 3
 """Lost attempts after which a run is held to be what kills its holders."""
@@ -171,6 +171,8 @@ def _stopped(end: AttemptEnd, stop: StopReason, failure: Failed | None) -> Settl
             )
             return _retried_or_failed(end, Failed("Timeout", message))
         case StopReason.INTERRUPTED | StopReason.LEASE_LOST | StopReason.FENCED:
+            if end.policy.on_lost is OnLost.FAIL and stop is not StopReason.INTERRUPTED:
+                return Settlement(RunState.FAILED, reason="lost", error=failure)
             return Settlement(RunState.QUEUED, reason=stop.value, counted=False)
         case _:
             assert_never(stop)
@@ -210,5 +212,6 @@ def backoff(policy: AgentSpec, attempt: int, chance: float) -> timedelta:
 
     Source: Brooker, "Exponential Backoff And Jitter" (2015).
     """
-    bound = min(policy.backoff_cap, policy.backoff_base * 2 ** min(attempt - 1, 30))
+    factor: int = 2 ** min(attempt - 1, 20)
+    bound = min(policy.backoff_cap, policy.backoff_base * factor)
     return bound * chance

@@ -5,39 +5,14 @@ never touches the database and never raises: it turns everything that an agent d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
-from uuid import UUID
 
 from tocsin.domain.agent import AgentSpec
-from tocsin.domain.run import Outcome, RunKind
-from tocsin.run import LastRun, Reports, StopSignal
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.run import Outcome
+from tocsin.run import Reports, StopSignal
 
-
-@dataclass(slots=True, kw_only=True)
-class Assignment:
-    """A claimed run in its holder's hand.
-
-    input and last_output: JSON, encoded. due_by: the instant, on the database's clock, at which this
-    attempt is stopped; None without a limit.
-    """
-
-    run_id: UUID
-    trigger_id: UUID
-    trigger: str
-    agent: str
-    kind: RunKind
-    fence: int
-    attempt: int
-    max_attempts: int
-    nominal_at: datetime
-    effective_at: datetime
-    started_at: datetime
-    due_by: datetime | None
-    input: str
-    idempotency_key: str
-    last: LastRun | None
+__all__ = ["Assignment", "Executor"]
 
 
 class Executor(Protocol):

@@ -1,0 +1,54 @@
+"""A claimed run in its holder's hand."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tocsin.domain.run import RunKind
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last success of the run's trigger. raw: its output as JSON text."""
+
+    id: str
+    nominal_at: datetime
+    finished_at: datetime
+    raw: str
+
+    @property
+    def output(self) -> Any:
+        return msgspec.json.decode(self.raw)
+
+
+@dataclass(slots=True, kw_only=True)
+class Assignment:
+    """What a claim hands over.
+
+    input: JSON text. due_by: the instant, on the database's clock, at which this attempt is stopped;
+    None without a limit. idempotency_key: the same over all attempts. scoped: whether its end frees
+    something that another run waits for. rearms: whether its trigger counts from its end.
+    """
+
+    run_id: UUID
+    trigger_id: UUID
+    trigger: str
+    agent: str
+    kind: RunKind
+    lane: str
+    fence: int
+    attempt: int
+    max_attempts: int
+    nominal_at: datetime
+    effective_at: datetime
+    started_at: datetime
+    deadline_at: datetime | None
+    due_by: datetime | None
+    input: str
+    idempotency_key: str
+    last: LastRun | None
+    scoped: bool = False
+    rearms: bool = False

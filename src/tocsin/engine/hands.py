@@ -1,0 +1,78 @@
+"""The runs that a replica has in hand: from the claim until their settlement is committed.
+
+The runner puts them in, the settler takes them out, and the keeper, on a thread of its own, reads
+them to renew. Every change is one dictionary operation, which is atomic between threads.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.run import StopReason
+from tocsin.run import StopSignal
+
+
+@dataclass(slots=True, eq=False)
+class Hand:
+    """One attempt in hand. ended: it waits for its settlement only; disowned: nothing of it is written."""
+
+    assignment: Assignment
+    policy: AgentSpec
+    stop: StopSignal = field(default_factory=StopSignal)
+    task: "asyncio.Task[None] | None" = None
+    ended: bool = False
+    disowned: bool = False
+
+
+class Hands:
+    """Attempts in hand by run id. Changed on the event loop that runs agents; read from any thread."""
+
+    def __init__(self) -> None:
+        self._hands: dict[UUID, Hand] = {}
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._watchers: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._hands)
+
+    def all(self) -> list[Hand]:
+        """A snapshot, from any thread."""
+        return list(self._hands.values())
+
+    def get(self, run_id: UUID) -> Hand | None:
+        return self._hands.get(run_id)
+
+    def put(self, hand: Hand) -> None:
+        self._hands[hand.assignment.run_id] = hand
+        self._emptied.clear()
+
+    def drop(self, hand: Hand) -> None:
+        """The attempt is settled, or no longer ours."""
+        if self._hands.get(hand.assignment.run_id) is hand:
+            del self._hands[hand.assignment.run_id]
+        if not self._hands:
+            self._emptied.set()
+
+    async def empty(self) -> None:
+        """Nothing is in hand."""
+        await self._emptied.wait()
+
+    def held(self) -> list[tuple[UUID, int]]:
+        """(run, fence) of all that is in hand."""
+        return [(hand.assignment.run_id, hand.assignment.fence) for hand in list(self._hands.values())]
+
+    def stop(self, run_ids: Iterable[UUID], reason: StopReason) -> None:
+        """These attempts have been asked to stop. Fenced ones are disowned: their end is not written."""
+        for run_id in run_ids:
+            hand = self._hands.get(run_id)
+            if hand is None or hand.ended:
+                continue
+            hand.disowned = hand.disowned or reason is StopReason.FENCED
+            hand.stop.request(reason)
+
+    def stop_all(self, reason: StopReason) -> None:
+        self.stop(list(self._hands), reason)

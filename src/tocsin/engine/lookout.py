@@ -1,0 +1,55 @@
+"""One look at everything, every few seconds: polling is the truth, hints only make it sooner.
+
+Reads: when the next trigger is due, whether work waits for our agents, whether peers run anything.
+Writes: nothing. The look goes over the listening session, so that it also proves that session alive;
+if it fails, the session is opened anew, and every loop that may have missed a hint is woken.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from tocsin.clock import Clock
+from tocsin.engine.dbtime import DatabaseTime
+from tocsin.store.leases import Leases, Look
+from tocsin.store.signals import Signals
+
+
+class Lookout:
+    name = "lookout"
+
+    def __init__(
+        self,
+        *,
+        leases: Leases,
+        signals: Signals,
+        clock: Clock,
+        time: DatabaseTime,
+        agents: Sequence[str],
+        poll_every: timedelta,
+        seen: Callable[[Look], None],
+        blinded: Callable[[], None],
+    ) -> None:
+        self._leases = leases
+        self._signals = signals
+        self._clock = clock
+        self._time = time
+        self._agents = agents
+        self._every = poll_every.total_seconds()
+        self._seen = seen
+        self._blinded = blinded
+
+    def rest(self) -> float | None:
+        return self._every
+
+    async def run_once(self) -> bool:
+        try:
+            session = await self._signals.session()
+            asked_at = self._clock.monotonic()
+            look = await self._leases.look(self._agents, session=session)
+        except BaseException:
+            self._blinded()
+            await self._signals.close()
+            raise
+        self._time.learn(look.now, asked_at=asked_at)
+        self._seen(look)
+        return False

@@ -1,0 +1,156 @@
+"""Due triggers become occurrences.
+
+Reads: due triggers, oldest first, locked and skipping what a peer has locked. Writes, in the same
+transaction and one statement: runs (unique by trigger and nominal instant), accounts of skips, and
+the triggers' cursors, each only if it still stands where we read it.
+
+If the process dies before the commit, nothing has happened and the locks are gone; after it, all
+has. There is no statement between the insert and the cursor's move. Every replica does this; there
+is no leader. A batch costs the same number of statements however many triggers are in it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from tocsin.clock import Clock
+from tocsin.domain.errors import BadInput, StatementRefused
+from tocsin.domain.planning import Cursor, plan
+from tocsin.domain.run import SkipReason
+from tocsin.domain.schedule import Schedule
+from tocsin.engine.dbtime import DatabaseTime
+from tocsin.store.database import Database
+from tocsin.store.trigger_rows import Decision, DueTrigger, read_spec
+from tocsin.store.triggers import Triggers
+from tocsin.telemetry import Log
+
+EARLY: Final = 0.0003
+"""Seconds added to a rest: a wake-up before the instant would only ask the database once more."""
+
+
+@lru_cache(maxsize=131_072)
+def phase_of(schedule: Schedule, trigger_id: UUID) -> timedelta:
+    """The trigger's own stable share of its jitter."""
+    return schedule.phase(trigger_id.bytes)
+
+
+class Planner:
+    name = "planner"
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        triggers: Triggers,
+        clock: Clock,
+        time: DatabaseTime,
+        log: Log,
+        batch: int,
+        fired: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._triggers = triggers
+        self._clock = clock
+        self._time = time
+        self._log = log
+        self._batch = batch
+        self._fired = fired
+        self._wake_at: datetime | None = None
+
+    def rest(self) -> float | None:
+        if self._wake_at is None:
+            return None
+        return self._time.until(self._wake_at) + EARLY
+
+    def expect(self, wake_at: datetime | None) -> bool:
+        """A look has seen when the next trigger is due; True when that is sooner than we would wake."""
+        sooner = wake_at is not None and (self._wake_at is None or wake_at < self._wake_at)
+        self._wake_at = wake_at
+        return sooner
+
+    async def run_once(self) -> bool:
+        try:
+            count = await self._step(self._batch)
+        except StatementRefused:
+            # One row's values poison the whole batch: one by one, each poison meets only itself.
+            count = await self._one_by_one()
+        if count:
+            self._fired()
+        if count == self._batch:
+            return True
+        await self._look_ahead()
+        return False
+
+    async def _step(self, batch: int) -> int:
+        async with self._database.transaction() as session:
+            now, due = await self._triggers.lock_due(session, batch=batch)
+            if now is None:
+                return 0
+            decisions = [self.decide(trigger, now) for trigger in due]
+            await self._triggers.materialise(session, decisions)
+        self._tell(decisions)
+        return len(due)
+
+    async def _one_by_one(self) -> int:
+        done = 0
+        while done < self._batch:
+            try:
+                count = await self._step(1)
+            except StatementRefused as error:
+                count = await self._quarantine_first(str(error))
+            if not count:
+                break
+            done += count
+        return done
+
+    async def _quarantine_first(self, reason: str) -> int:
+        async with self._database.transaction() as session:
+            now, due = await self._triggers.lock_due(session, batch=1)
+            if now is None:
+                return 0
+            decisions = [Decision(trigger, None, None, broken_reason=reason) for trigger in due]
+            await self._triggers.materialise(session, decisions)
+        self._tell(decisions)
+        return len(due)
+
+    async def _look_ahead(self) -> None:
+        asked_at = self._clock.monotonic()
+        self._wake_at, now = await self._triggers.next_wake()
+        self._time.learn(now, asked_at=asked_at)
+
+    def decide(self, trigger: DueTrigger, now: datetime) -> Decision:
+        """What becomes of one locked trigger. One that cannot be read or evaluated is quarantined."""
+        try:
+            spec = read_spec(trigger.name, trigger.agent, trigger.schedule, trigger.policy)
+            if spec.schedule is None:
+                raise BadInput("it is due but has no schedule")
+            gap = None
+            if trigger.gap_reason is not None and trigger.gap_from is not None:
+                gap = (SkipReason(trigger.gap_reason), trigger.gap_from)
+            cursor = Cursor(
+                next_at=trigger.next_at,
+                phase=phase_of(spec.schedule, trigger.id),
+                paused=trigger.paused,
+                gap=gap,
+            )
+            planned = plan(spec, spec.schedule, cursor, now)
+        except (BadInput, ValueError, OverflowError, ArithmeticError, RecursionError, LookupError) as error:
+            return Decision(trigger, None, None, broken_reason=str(error) or type(error).__name__)
+        return Decision(trigger, spec, planned, [uuid7() for _ in planned.occurrences])
+
+    def _tell(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            name = decision.trigger.name
+            if decision.broken_reason is not None:
+                self._log.warning("trigger.broken", trigger=name, reason=decision.broken_reason)
+            elif decision.plan is not None and self._log.is_info:
+                for run_id, occurrence in zip(decision.run_ids, decision.plan.occurrences, strict=True):
+                    self._log.info(
+                        "trigger.fired", trigger=name, run_id=str(run_id), nominal_at=occurrence.nominal_at.isoformat()
+                    )
+                for skip in decision.plan.skips:
+                    self._log.info("trigger.skipped", trigger=name, reason=skip.reason.value, count=skip.count)

@@ -1,0 +1,239 @@
+"""Claim, execute, settle, for one executor.
+
+Reads: queued runs of the executor's agents, by lane and priority, skipping what a peer has locked.
+Writes: one claim statement (fence + 1, our lease); the settler writes the ends. If the process dies
+after the claim, the runs are running in our name and are swept when our session or lease ends. If
+only the claim's answer is lost, the keeper finds the strays and gives them back.
+
+No database session is held while an agent is awaited.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Final
+
+from tocsin.clock import Clock, Timer
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.run import AttemptEnd, Lane, Outcome, RunState, Stopped, StopReason, decide
+from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.executor import Executor
+from tocsin.engine.hands import Hand, Hands
+from tocsin.engine.reports import Reporter, RunReports
+from tocsin.engine.settler import Settler
+from tocsin.store.runs import Claimed, Ended, Quota, Runs
+from tocsin.telemetry import Log
+
+LATE_SHARE: Final = 0.2
+"""Of the slots, for caught-up, swept and backfilled work."""
+
+AFTER_INTERRUPT: Final = 5.0
+"""Seconds that interrupted work has to end before it is cut."""
+
+
+class Runner:
+    def __init__(
+        self,
+        *,
+        executor: Executor,
+        runs: Runs,
+        hands: Hands,
+        settler: Settler,
+        reporter: Reporter,
+        clock: Clock,
+        time: DatabaseTime,
+        log: Log,
+        batch: int,
+        wake: Callable[[], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self.name = f"runner-{executor.name}"
+        self.accepting = True
+        self._executor = executor
+        self._agents = list(executor.agents)
+        self._runs = runs
+        self._hands = hands
+        self._settler = settler
+        self._reporter = reporter
+        self._clock = clock
+        self._time = time
+        self._log = log
+        self._batch = batch
+        self._wake = wake
+        self._ended = ended
+        self._active = 0
+        self._late = 0
+        self._busy = 1
+        self._turn = 0
+        self._wake_at: datetime | None = None
+
+    @property
+    def active(self) -> int:
+        """Attempts that are being executed."""
+        return self._active
+
+    def expect(self, ready_at: datetime | None) -> None:
+        """Queued work becomes available at this instant."""
+        self._wake_at = ready_at
+
+    def rest(self) -> float | None:
+        if self._wake_at is None or self._active >= self._executor.slots:
+            return None
+        return self._time.until(self._wake_at)
+
+    async def run_once(self) -> bool:
+        free = min(self._executor.slots - self._active, self._batch)
+        # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
+        if not self.accepting or free <= 0 or len(self._settler) > 2 * self._executor.slots:
+            return False
+        self._wake_at = None
+        quotas = self._quotas(free)
+        claimed = await self._runs.claim(quotas, free=free)
+        for assignment in claimed.assignments:
+            self._begin(assignment)
+        self._tell_skipped(claimed)
+        return self._is_more(claimed, quotas, free)
+
+    def _quotas(self, free: int) -> list[Quota]:
+        """Shares of the free slots: round robin between agents, the late lane within its fifth.
+
+        An agent that had nothing last time costs the others nothing: shares are of those that had.
+        """
+        self._turn = (self._turn + 1) % len(self._agents)
+        order = self._agents[self._turn :] + self._agents[: self._turn]
+        share = ceil(free / self._busy)
+        left = max(1, int(self._executor.slots * LATE_SHARE)) - self._late
+        quotas: list[Quota] = []
+        for agent in order:
+            if left <= 0:
+                break
+            count = min(share, left)
+            quotas.append(Quota(agent, Lane.LATE.value, count))
+            left -= count
+        return quotas + [Quota(agent, Lane.LIVE.value, share) for agent in order]
+
+    def _is_more(self, claimed: Claimed, quotas: list[Quota], free: int) -> bool:
+        """Whether another claim could bring more: some quota was used up."""
+        taken: dict[tuple[str, str], int] = {}
+        for assignment in claimed.assignments:
+            key = (assignment.agent, assignment.lane)
+            taken[key] = taken.get(key, 0) + 1
+        self._busy = max(1, len({agent for agent, _ in taken}))
+        if claimed.skipped:
+            return True
+        if sum(taken.values()) >= free:
+            return self._active < self._executor.slots
+        return any(taken.get((quota.agent, quota.lane), 0) >= quota.count for quota in quotas if quota.count)
+
+    def _begin(self, assignment: Assignment) -> None:
+        policy = self._executor.agents[assignment.agent]
+        hand = Hand(assignment, policy)
+        self._hands.put(hand)
+        reports = self._reporter.reports_for(assignment.run_id, assignment.fence)
+        if not self.accepting:
+            self._end(hand, reports, Stopped(), stop=StopReason.INTERRUPTED)
+            return
+        self._active += 1
+        self._late += assignment.lane == Lane.LATE.value
+        hand.task = asyncio.create_task(self._attempt(hand, reports))
+        if self._log.is_info:
+            self._log.info(
+                "run.started",
+                run_id=str(assignment.run_id),
+                trigger=assignment.trigger,
+                fence=assignment.fence,
+                attempt=assignment.attempt,
+            )
+
+    async def _attempt(self, hand: Hand, reports: RunReports) -> None:
+        """The agent has run to its end, and that end is on its way to the database."""
+        assignment = hand.assignment
+        timer = self._limit(hand)
+        hand.stop.on_request(lambda reason: self._cut_later(hand, reason))
+        outcome: Outcome = Stopped()
+        try:
+            outcome = await self._executor.execute(assignment, reports, hand.stop)
+        except asyncio.CancelledError:
+            # Cut after it would not stop: its outcome is that it was stopped, and this task ends here.
+            if hand.stop.reason is None:
+                hand.stop.request(StopReason.INTERRUPTED)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._active -= 1
+            self._late -= assignment.lane == Lane.LATE.value
+            self._end(hand, reports, outcome, stop=hand.stop.reason)
+            self._wake()
+
+    def _limit(self, hand: Hand) -> Timer | None:
+        """A timer for the attempt's limit: its timeout or the rest of the run's deadline."""
+        limits = [hand.policy.timeout] if hand.policy.timeout else []
+        if hand.assignment.deadline_at is not None:
+            limits.append(hand.assignment.deadline_at - hand.assignment.started_at)
+        if not limits:
+            return None
+        seconds = min(limits).total_seconds()
+        hand.assignment.due_by = hand.assignment.started_at + min(limits)
+        return self._clock.call_later(seconds, lambda: hand.stop.request(StopReason.TIMEOUT))
+
+    def _cut_later(self, hand: Hand, reason: StopReason) -> None:
+        """An attempt that will not stop in its time is cut."""
+        seconds = hand.policy.cancel_within.total_seconds()
+        if reason in (StopReason.INTERRUPTED, StopReason.LEASE_LOST, StopReason.FENCED):
+            seconds = min(seconds, AFTER_INTERRUPT)
+
+        def cut() -> None:
+            if hand.task is not None and not hand.ended:
+                hand.task.cancel()
+
+        self._clock.call_later(seconds, cut)
+
+    def _end(self, hand: Hand, reports: RunReports, outcome: Outcome, *, stop: StopReason | None) -> None:
+        hand.ended = True
+        if hand.disowned:
+            self._hands.drop(hand)
+            self._log.warning("run.fenced", run_id=str(hand.assignment.run_id), fence=hand.assignment.fence)
+            return
+        assignment = hand.assignment
+        settlement = decide(
+            AttemptEnd(
+                policy=hand.policy,
+                attempt=assignment.attempt,
+                max_attempts=assignment.max_attempts,
+                outcome=outcome,
+                stop=stop,
+                time_left=self._time_left(assignment),
+                chance=random.random(),
+            )
+        )
+        follow_ups = reports.follow_ups if settlement.state is RunState.SUCCEEDED else ()
+        self._settler.put(
+            hand,
+            Ended(
+                run_id=assignment.run_id,
+                fence=assignment.fence,
+                settlement=settlement,
+                usage=reports.usage_json(),
+                log=reports.log_text(),
+                follow_ups=follow_ups,
+            ),
+        )
+        if settlement.state is RunState.QUEUED:
+            self._expect_retry(settlement.delay)
+        self._ended()
+
+    def _time_left(self, assignment: Assignment) -> timedelta | None:
+        if assignment.deadline_at is None:
+            return None
+        return assignment.deadline_at - (self._time.now() or assignment.started_at)
+
+    def _expect_retry(self, delay: timedelta) -> None:
+        now = self._time.now()
+        if now is not None and (self._wake_at is None or now + delay < self._wake_at):
+            self._wake_at = now + delay
+
+    def _tell_skipped(self, claimed: Claimed) -> None:
+        for skipped in claimed.skipped:
+            self._log.info("run.skipped", run_id=str(skipped.run_id), trigger=skipped.trigger, reason=skipped.reason)

@@ -1,0 +1,134 @@
+"""Takes runs from holders that are gone, and closes those that would not stop.
+
+Reads: running runs and their holders' leases; which incarnations' session locks are free. Writes:
+runs queued again or closed by their policy, the dead lease, in one statement; N replicas sweeping at
+once take each run once, because the state and fence are compared. A crash between statements leaves
+the rest for the next sweep.
+
+A holder is dead when its lease has run out, or sooner, when its session's lock has been found free
+twice in a row, a probe apart, on a server that has been up since before the lock was taken: a
+restarted server forgets every lock and proves nothing. Never by age.
+
+Amnesty: a sweeper that was itself blind (just started, database gone, own loop late) cannot tell a
+dead holder from one that could not renew either. It waits one whole lease before it judges again.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from tocsin.clock import Clock
+from tocsin.store.leases import Leases
+from tocsin.store.runs import Runs, Swept
+from tocsin.store.triggers import Triggers
+from tocsin.telemetry import Log
+
+BATCH: Final = 500
+PROBE_EVERY: Final = 0.8
+SUSPECT_FOR: Final = 10.0
+"""Seconds for which locks are probed after a hint that a peer may have begun something."""
+
+
+class Sweeper:
+    name = "sweeper"
+
+    def __init__(
+        self,
+        *,
+        runs: Runs,
+        leases: Leases,
+        triggers: Triggers,
+        clock: Clock,
+        log: Log,
+        lease: timedelta,
+        sweep_every: timedelta,
+    ) -> None:
+        self._runs = runs
+        self._leases = leases
+        self._triggers = triggers
+        self._clock = clock
+        self._log = log
+        self._lease = lease.total_seconds()
+        self._every = sweep_every.total_seconds()
+        self._judges_from = clock.monotonic() + self._lease
+        self._saw_at = clock.monotonic()
+        self._resting: float | None = None
+        self._swept_at = float("-inf")
+        self._watch_until = float("-inf")
+        self._free_before: dict[UUID, datetime] = {}
+        self._others_run = False
+        self._cancelling = False
+        self._waiting = False
+
+    def rest(self) -> float | None:
+        """Nothing while nobody else runs anything: a look will say when that changes."""
+        if self._others_run or self._clock.monotonic() < self._watch_until:
+            return PROBE_EVERY
+        return self._every if self._cancelling or self._waiting else None
+
+    def expect(self, *, others_run: bool, cancelling: bool, waiting: bool) -> None:
+        """What the last look saw."""
+        self._others_run, self._cancelling, self._waiting = others_run, cancelling, waiting
+
+    def expect_rearm(self) -> None:
+        """A run has ended that its trigger counts from: the next step gives it its next instant."""
+        self._waiting = True
+        self._swept_at = float("-inf")
+
+    def suspect(self) -> None:
+        """A peer may just have begun something: watch its lock for a while."""
+        self._watch_until = self._clock.monotonic() + SUSPECT_FOR
+
+    def blinded(self) -> None:
+        """We could not see; verdicts by lease wait one whole lease from now."""
+        self._judges_from = self._clock.monotonic() + self._lease
+        self._free_before = {}
+
+    async def run_once(self) -> bool:
+        now = self._clock.monotonic()
+        if self._resting is not None and now - self._saw_at > self._resting + self._lease / 2:
+            self.blinded()
+        try:
+            return await self._step(now)
+        except BaseException:
+            self.blinded()
+            raise
+        finally:
+            self._saw_at = now
+            self._resting = self.rest()
+
+    async def _step(self, now: float) -> bool:
+        dead = await self._proved_dead() if self.rest() == PROBE_EVERY else []
+        due = now - self._swept_at >= self._every
+        if not dead and not due:
+            return False
+        swept: list[Swept] = []
+        by_lease = now >= self._judges_from
+        if dead or by_lease:
+            swept = await self._runs.sweep(dead_holders=dead, by_lease=by_lease, batch=BATCH)
+        if due:
+            if self._cancelling:
+                swept += await self._runs.fence_uncancelled(batch=BATCH)
+            if self._waiting:
+                await self._triggers.rearm(batch=BATCH)
+            self._swept_at = now
+        self._tell(swept)
+        return len(swept) >= BATCH
+
+    async def _proved_dead(self) -> list[UUID]:
+        """Holders whose lock was free at this probe and the one before, taken at the same instant."""
+        free = await self._leases.free_locks()
+        before, self._free_before = self._free_before, free
+        return [holder for holder, locked_at in free.items() if before.get(holder) == locked_at]
+
+    def _tell(self, swept: list[Swept]) -> None:
+        for run in swept:
+            self._log.warning(
+                "run.swept",
+                run_id=str(run.run_id),
+                trigger=run.trigger,
+                fence=run.fence,
+                state=run.state,
+                reason=run.reason,
+                holder=str(run.holder) if run.holder else None,
+            )

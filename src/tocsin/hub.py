@@ -1,0 +1,353 @@
+"""The composition root: one replica. Start order stands here once, and drain is its reverse.
+
+Entering: store, keeper (lease first, renewed to the last), sweeper, pruner, reporter, settler,
+lookout, runners, planner. Leaving: the planner stops; the runners stop claiming, what runs goes on
+within the drain's limit, then is interrupted and released; the settler writes the last end; the lease
+is given up; the store closes.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from uuid import UUID
+
+from tocsin.clock import Clock, SystemClock
+from tocsin.domain.errors import SchemaMismatch, StoreError
+from tocsin.domain.run import RunState, Settlement, StopReason
+from tocsin.engine.aside import Aside
+from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.executor import Executor
+from tocsin.engine.hands import Hand, Hands
+from tocsin.engine.keeper import Keeper
+from tocsin.engine.lookout import Lookout
+from tocsin.engine.planner import Planner
+from tocsin.engine.pruner import Pruner
+from tocsin.engine.reports import Reporter
+from tocsin.engine.runner import AFTER_INTERRUPT, Runner
+from tocsin.engine.service import Loop, Service
+from tocsin.engine.settler import Settler
+from tocsin.engine.sweeper import Sweeper
+from tocsin.settings import Settings
+from tocsin.store.database import Database
+from tocsin.store.leases import Incarnation, Leases, Look
+from tocsin.store.migrate import schema_state
+from tocsin.store.retention import Retention
+from tocsin.store.runs import Ended, Runs
+from tocsin.store.signals import Signals
+from tocsin.store.triggers import Triggers
+from tocsin.telemetry import Log
+from tocsin.version import __version__
+
+
+class Replica:
+    """Fires triggers and runs agents from entering to leaving.
+
+    ``hurry()`` sends a drain to its next stage at once. released: runs that a drain gave back.
+    """
+
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        settings: Settings,
+        executors: Sequence[Executor],
+        log: Log,
+        clock: Clock | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.database = Database(dsn, pooler=settings.pooled)
+        self.who = Incarnation(name or f"{socket.gethostname()}:{os.getpid()}")
+        self.hands = Hands()
+        self.draining = False
+        self.released = 0
+        self._executors = [executor for executor in executors if executor.agents]
+        self._agents = sorted({agent for executor in self._executors for agent in executor.agents})
+        self._log = log
+        self._clock = clock or SystemClock()
+        self._time = DatabaseTime(self._clock)
+        self._hurry = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._loops: list[Loop] = []
+        self._wake_keeper: Callable[[], None] = _nothing
+        self._compose()
+
+    def _compose(self) -> None:
+        clock, log, settings = self._clock, self._log, self.settings
+        runs = Runs(database=self.database, clock=clock, who=self.who)
+        leases = Leases(database=self.database, clock=clock, who=self.who)
+        triggers = Triggers(database=self.database, clock=clock, who=self.who)
+        self._leases = leases
+        self._triggers = triggers
+        self._signals = Signals(database=self.database, hear=self._hear)
+        self.sweeper = Sweeper(
+            runs=runs,
+            leases=leases,
+            triggers=triggers,
+            clock=clock,
+            log=log,
+            lease=settings.lease,
+            sweep_every=settings.sweep_every,
+        )
+        self.reporter = Reporter(runs=runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
+        self.settler = Settler(runs=runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
+        self.runners = [
+            Runner(
+                executor=executor,
+                runs=runs,
+                hands=self.hands,
+                settler=self.settler,
+                reporter=self.reporter,
+                clock=clock,
+                time=self._time,
+                log=log,
+                batch=settings.batch,
+                wake=self._wake_runners,
+                ended=self._wake_settler,
+            )
+            for executor in self._executors
+        ]
+        self.planner = Planner(
+            database=self.database,
+            triggers=triggers,
+            clock=clock,
+            time=self._time,
+            log=log,
+            batch=settings.batch,
+            fired=self._wake_runners,
+        )
+        self.lookout = Lookout(
+            leases=leases,
+            signals=self._signals,
+            clock=clock,
+            time=self._time,
+            agents=self._agents,
+            poll_every=settings.poll_every,
+            seen=self._on_look,
+            blinded=self.sweeper.blinded,
+        )
+        self.pruner = Pruner(
+            retention=Retention(database=self.database),
+            clock=clock,
+            time=self._time,
+            log=log,
+            keep=settings.retention,
+        )
+
+    async def __aenter__(self) -> "Replica":
+        self._here = asyncio.get_running_loop()
+        try:
+            await self._enter()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._log.info("hub.started", replica=self.who.name, holder=str(self.who.holder), agents=self._agents)
+        return self
+
+    async def _enter(self) -> None:
+        stack = self._stack
+        stack.push_async_callback(self.database.close)
+        await self.database.open()
+        await self._check_schema()
+        stack.push_async_callback(self._signals.close)
+        await stack.enter_async_context(Aside("keeper", self._keep))
+        self._sweeper_loop = await self._start(self.sweeper)
+        await self._start(self.pruner)
+        self._reporter_loop = await self._start(self.reporter)
+        self._settler_loop = Loop(self.settler, clock=self._clock, log=self._log)
+        stack.push_async_callback(self._write_last_ends)
+        await stack.enter_async_context(self._settler_loop)
+        stack.push_async_callback(self._finish_work)
+        self._runner_loops = [await self._start(runner) for runner in self.runners]
+        self._planner_loop = await self._start(self.planner)
+        self._lookout_loop = await self._start(self.lookout)
+        stack.callback(self._close_doors)
+
+    async def _start(self, service: Service) -> Loop:
+        loop = Loop(service, clock=self._clock, log=self._log)
+        await self._stack.enter_async_context(loop)
+        self._loops.append(loop)
+        return loop
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        self._log.info("hub.stopped", replica=self.who.name, released=self.released)
+
+    @property
+    def ready(self) -> bool:
+        """Whether this replica takes work: not draining, and every loop gets through its steps."""
+        return not self.draining and all(loop.healthy for loop in self._loops)
+
+    def hurry(self) -> None:
+        """The drain's present stage ends at once."""
+        self._hurry.set()
+
+    async def _check_schema(self) -> None:
+        async with self.database.session() as session:
+            state = await schema_state(session.connection)
+        if state.database < state.code:
+            raise SchemaMismatch(
+                f"the database has schema {state.database}, this release needs {state.code}: run `tocsin migrate`"
+            )
+
+    # --- the keeper, on its own thread, session and event loop
+
+    async def _keep(self, ready: Callable[[], None], leave: Awaitable[None]) -> None:
+        database = Database(self.database.dsn, pooler=self.database.pooler, size=1, statements=self.database.statements)
+        keeper = Keeper(
+            database=database,
+            leases=Leases(database=database, clock=self._clock, who=self.who),
+            hands=self.hands,
+            who=self.who,
+            clock=self._clock,
+            log=self._log,
+            lease=self.settings.lease,
+            renew_every=self.settings.renew_every,
+            stop=self._stop_from_aside,
+            strays=self._strays_from_aside,
+            describe=lambda: (self.who.name, __version__, self._agents, sum(e.slots for e in self._executors)),
+        )
+        try:
+            await keeper.run_once()
+            ready()
+            async with Loop(keeper, clock=self._clock, log=self._log) as loop:
+                self._wake_keeper = _waker(asyncio.get_running_loop(), loop)
+                self._loops.append(loop)
+                await leave
+                self._loops.remove(loop)
+                self._wake_keeper = _nothing
+            await keeper.leave()
+        finally:
+            await database.close()
+
+    def _stop_from_aside(self, run_ids: Iterable[UUID] | None, reason: StopReason) -> None:
+        if run_ids is None:
+            self._here.call_soon_threadsafe(self.hands.stop_all, reason)
+        elif run_ids:
+            self._here.call_soon_threadsafe(self.hands.stop, run_ids, reason)
+
+    def _strays_from_aside(self, strays: tuple[tuple[UUID, int], ...]) -> None:
+        self._here.call_soon_threadsafe(self._give_back, strays)
+
+    def _give_back(self, strays: tuple[tuple[UUID, int], ...]) -> None:
+        """Claims whose answer was lost are queued again, uncounted."""
+        for run_id, fence in strays:
+            if self.hands.get(run_id) is None:
+                settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
+                self.settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
+        self._wake_settler()
+
+    # --- who wakes whom
+
+    def _wake_runners(self) -> None:
+        for loop in self._runner_loops:
+            loop.wake()
+
+    def _wake_settler(self) -> None:
+        self._settler_loop.wake()
+
+    def _wake_reporter(self) -> None:
+        """Agents report from any thread."""
+        self._here.call_soon_threadsafe(self._reporter_loop.wake)
+
+    def _hear(self, hint: str) -> None:
+        """A hint is WHAT ACTOR; our own are old news."""
+        what, _, actor = hint.partition(" ")
+        if actor == self.who.actor:
+            return
+        match what:
+            case "runs":
+                self._wake_runners()
+                self.sweeper.suspect()
+                self._sweeper_loop.wake()
+            case "triggers":
+                self._planner_loop.wake()
+                self._lookout_loop.wake()
+            case "cancel":
+                self._wake_keeper()
+            case _:
+                self._log.debug("hint.unknown", hint=hint)
+
+    def _on_look(self, look: Look) -> None:
+        if self.planner.expect(look.wake_at):
+            self._planner_loop.wake()
+        for runner, loop in zip(self.runners, self._runner_loops, strict=True):
+            runner.expect(look.next_ready_at)
+            if look.ready_at is not None:
+                loop.wake()
+        self.sweeper.expect(others_run=look.others_run, cancelling=look.cancelling, waiting=look.waiting)
+        if look.others_run or look.cancelling or look.waiting:
+            self._sweeper_loop.wake()
+
+    def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
+        self.released += sum(ended.settlement.reason == StopReason.INTERRUPTED.value for _, ended in ends)
+        if any(hand is not None and hand.assignment.scoped for hand, _ in ends):
+            self._wake_runners()
+        if any(ended.follow_ups for _, ended in ends):
+            self._lookout_loop.wake()
+        if any(hand is not None and hand.assignment.rearms for hand, _ in ends):
+            self.sweeper.expect_rearm()
+            self._sweeper_loop.wake()
+
+    # --- drain
+
+    def _close_doors(self) -> None:
+        """Unready; nothing more is materialised or claimed."""
+        self.draining = True
+        for runner in self.runners:
+            runner.accepting = False
+        self._log.info("hub.draining", in_hand=len(self.hands), limit=self.settings.drain_timeout.total_seconds())
+
+    async def _finish_work(self) -> None:
+        """Work in hand has ended, or was asked to stop and is given back. Leases are renewed meanwhile."""
+        await self._until_ended(self.settings.drain_timeout)
+        self.hands.stop_all(StopReason.INTERRUPTED)
+        await self._until_ended(timedelta(seconds=AFTER_INTERRUPT + 0.5))
+        tasks = {hand.task for hand in self.hands.all() if hand.task is not None and not hand.ended}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+
+    async def _until_ended(self, limit: timedelta) -> None:
+        """Every attempt has ended, the limit has passed, or somebody is in a hurry."""
+        running: set[asyncio.Task[object]] = {
+            hand.task for hand in self.hands.all() if hand.task is not None and not hand.ended
+        }
+        if not running:
+            return
+        hurry = asyncio.create_task(self._hurry.wait())
+        ends_at = asyncio.get_running_loop().time() + limit.total_seconds()
+        while running and not hurry.done():
+            left = ends_at - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({hurry, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            running -= done
+        hurry.cancel()
+        self._hurry.clear()
+
+    async def _write_last_ends(self) -> None:
+        """What ended last is in the database, unless that cannot be had within ten seconds."""
+        try:
+            async with asyncio.timeout(10):
+                while len(self.settler):
+                    await self.settler.run_once()
+        except (StoreError, TimeoutError) as error:
+            self._log.warning("drain.unwritten", count=len(self.settler), error=str(error) or "no answer in 10 s")
+
+
+def _waker(aside: asyncio.AbstractEventLoop, loop: Loop) -> Callable[[], None]:
+    """Wakes a loop that lives on another thread's event loop."""
+
+    def wake() -> None:
+        aside.call_soon_threadsafe(loop.wake)
+
+    return wake
+
+
+def _nothing() -> None:
+    """Nobody is there to be woken."""

@@ -1,0 +1,149 @@
+"""Settings: the environment first, then ``tocsin.toml`` [hub], then defaults. Checked all at once."""
+
+import os
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tocsin.domain.duration import format_duration, parse_duration
+from tocsin.domain.errors import BadInput, InvalidSetting
+
+PREFIX: Final = "TOCSIN_"
+FILE: Final = "tocsin.toml"
+
+
+def _duration(value: object) -> timedelta:
+    if not isinstance(value, str | int | float | timedelta):
+        raise ValueError("must be a duration such as 30s, 5m or 1h30m")
+    try:
+        return parse_duration(value)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+def _bind(value: object) -> str:
+    text = str(value)
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8620")
+    return text
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Bind = Annotated[str, BeforeValidator(_bind)]
+
+
+class _HubTable(PydanticBaseSettingsSource):
+    """The [hub] table of ``tocsin.toml`` in the working directory."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # pragma: no cover - unused
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return read_hub_table(Path(FILE))
+
+
+def read_hub_table(path: Path) -> dict[str, Any]:
+    """The [hub] table of a file, {} when there is none.
+
+    Raises: InvalidSetting, when the file is not TOML or has keys that are no settings.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("hub", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidSetting([f"{path}: {error}"]) from None
+    if not isinstance(table, dict):
+        raise InvalidSetting([f"{path}: hub must be a table, [hub]"])
+    known = {name: name.lower() for name in Settings.model_fields}
+    faults = [f"{path}: hub.{key} is no setting; see `tocsin doctor`" for key in table if key.lower() not in known]
+    if faults:
+        raise InvalidSetting(faults)
+    return {key.lower(): value for key, value in table.items()}
+
+
+class Settings(BaseSettings):
+    """Every setting of a replica. Durations are written as 30s, 5m, 1h30m, 30d."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    database_url: str | None = None
+    db_pooler: Literal["none", "transaction"] = "none"
+    home: Path = Path(".tocsin")
+    pg_bin: str | None = None
+    http_bind: Bind = "127.0.0.1:8620"
+    drain_timeout: Duration = timedelta(seconds=25)
+    lease: Duration = timedelta(seconds=30)
+    renew_every: Duration = timedelta(seconds=5)
+    sweep_every: Duration = timedelta(seconds=5)
+    poll_every: Duration = timedelta(seconds=5)
+    batch: int = Field(default=500, ge=1, le=5_000)
+    slots: int = Field(default=100, ge=1, le=10_000)
+    retention: Duration = timedelta(days=30)
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _HubTable(settings_cls)
+
+    @property
+    def pooled(self) -> bool:
+        return self.db_pooler == "transaction"
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process; ``given`` goes before the environment.
+
+    Raises: InvalidSetting, with every fault, one line each.
+    """
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise InvalidSetting([_line(fault) for fault in error.errors()]) from None
+    faults = contradictions(settings)
+    if faults:
+        raise InvalidSetting(faults)
+    return settings
+
+
+def _line(fault: Any) -> str:
+    name = f"{PREFIX}{str(fault['loc'][0]).upper()}" if fault["loc"] else "settings"
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{name}={fault.get('input')!s}: {text}"
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """Settings that cannot hold together, one line each."""
+    rules: list[tuple[bool, str]] = [
+        (
+            settings.renew_every * 3 > settings.lease,
+            f"TOCSIN_RENEW_EVERY={format_duration(settings.renew_every)} must be at most a third of "
+            f"TOCSIN_LEASE={format_duration(settings.lease)}, so that two lost renewals are survived",
+        ),
+        (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
+        (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),
+    ]
+    for name in ("renew_every", "sweep_every", "poll_every"):
+        value: timedelta = getattr(settings, name)
+        rules.append((value < timedelta(milliseconds=50), f"TOCSIN_{name.upper()} must be at least 50ms"))
+    rules.append((settings.drain_timeout < timedelta(0), "TOCSIN_DRAIN_TIMEOUT must not be negative"))
+    return [text for broken, text in rules if broken]
+
+
+def unknown_variables() -> list[str]:
+    """TOCSIN_ variables that are no settings: most likely misspelt."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)

@@ -1,0 +1,226 @@
+"""The pool, transactions, and the one place where the driver's errors become ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+
+from tocsin.domain.errors import BadInput, Contended, DatabaseUnavailable, StatementRefused
+from tocsin.store.statements import Statements, load
+
+# The driver's classes are generic for type checkers only.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Record: TypeAlias = asyncpg.Record
+
+CONNECT_TIMEOUT: Final = 5.0
+STATEMENT_TIMEOUT: Final = 30.0
+
+# The engine's statements walk known indexes. A plan made while a table was empty must not turn into
+# a scan when it has grown, and one made from fresh statistics must not flip to a walk over everything,
+# so a session is told to keep to indexes and to plan each statement once.
+_SESSION: Final = {
+    "timezone": "UTC",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "60s",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+}
+
+_UNREACHABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InvalidTransactionStateError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.PostgresSystemError,
+)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """The driver's errors leave as ours, naming the statement.
+
+    Raises: DatabaseUnavailable, for what another try may mend; Contended, for a unique key that was
+    taken first; StatementRefused, for what no try can mend.
+    """
+    try:
+        yield
+    except _UNREACHABLE as error:
+        raise DatabaseUnavailable(f"the database did not answer {what}: {_line(error)}") from error
+    except asyncpg.UniqueViolationError as error:
+        raise Contended(f"another session was first at {what}: {_line(error)}") from error
+    except (asyncpg.PostgresError, asyncpg.exceptions.DataError) as error:
+        raise StatementRefused(f"the database refused {what}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def session_settings(application_name: str, *, pooler: bool) -> dict[str, str]:
+    """Start-up parameters of a session; a transaction pooler would refuse or mix up all but the name."""
+    return {"application_name": application_name} | ({} if pooler else _SESSION)
+
+
+async def connect(
+    dsn: str, *, pooler: bool, application_name: str, answer_within: float = STATEMENT_TIMEOUT
+) -> Connection:
+    """One session of our own, to be closed by the caller. answer_within: seconds for each statement.
+
+    Raises: DatabaseUnavailable; BadInput, for a DSN that cannot be read.
+    """
+    with translated("a connection"):
+        try:
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_TIMEOUT,
+                command_timeout=answer_within,
+                statement_cache_size=0 if pooler else 256,
+                server_settings=session_settings(application_name, pooler=pooler),
+            )
+        except (ValueError, asyncpg.ClientConfigurationError) as error:
+            raise BadInput(f"TOCSIN_DATABASE_URL cannot be read: {_line(error)}") from error
+
+
+async def _nothing(connection: object) -> None:
+    """Nothing needs resetting: a step leaves no session state, and a reset would be a round trip each."""
+
+
+class Database:
+    """A pool of sessions and the statements that run on them.
+
+    pooler: a transaction pooler stands in between, so nothing is prepared and nothing is listened to.
+    calls: statements sent so far, for those who watch the cost. generation: sessions opened so far.
+    """
+
+    def __init__(self, dsn: str, *, pooler: bool = False, size: int = 6, statements: Statements | None = None) -> None:
+        self.dsn = dsn
+        self.pooler = pooler
+        self.statements = statements or load()
+        self.calls = 0
+        self.generation = 0
+        self._size = size
+        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._gate = asyncio.Lock()
+
+    async def open(self) -> None:
+        """The pool stands and the database has answered.
+
+        Raises: DatabaseUnavailable, BadInput.
+        """
+        async with self._gate:
+            if self._pool is not None:
+                return
+            with translated("a connection"):
+                try:
+                    self._pool = await asyncpg.create_pool(
+                        self.dsn,
+                        min_size=1,
+                        max_size=self._size,
+                        timeout=CONNECT_TIMEOUT,
+                        command_timeout=STATEMENT_TIMEOUT,
+                        max_inactive_connection_lifetime=0,
+                        init=self._count,
+                        reset=_nothing,
+                        statement_cache_size=0 if self.pooler else 256,
+                        server_settings=session_settings("tocsin", pooler=self.pooler),
+                    )
+                except (ValueError, asyncpg.ClientConfigurationError) as error:
+                    raise BadInput(f"TOCSIN_DATABASE_URL cannot be read: {_line(error)}") from error
+
+    async def _count(self, _connection: object) -> None:
+        self.generation += 1
+
+    async def close(self) -> None:
+        """Every session is closed; the ones that do not answer within two seconds are cut."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(2):
+                await pool.close()
+        except (TimeoutError, *_UNREACHABLE):
+            pool.terminate()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["Session"]:
+        """A session for one step. It goes back whatever happens.
+
+        Raises: DatabaseUnavailable.
+        """
+        if self._pool is None:
+            await self.open()
+        pool = self._pool
+        if pool is None:  # closed in between
+            raise DatabaseUnavailable("the database pool is closed")
+        with translated("a session"):
+            connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+        try:
+            yield Session(connection, self)
+        finally:
+            # Giving a session back is shielded by the pool, so a cancelled step leaks none.
+            with translated("the end of a session"):
+                await pool.release(connection, timeout=2)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Session"]:
+        """A session inside a transaction: committed when the block ends, rolled back when it raises."""
+        async with self.session() as session, session.transaction():
+            yield session
+
+    async def fetch(self, name: str, /, **values: object) -> list[Record]:
+        async with self.session() as session:
+            return await session.fetch(name, **values)
+
+    async def fetchrow(self, name: str, /, **values: object) -> Record | None:
+        async with self.session() as session:
+            return await session.fetchrow(name, **values)
+
+
+class Session:
+    """One connection, speaking in named statements. Not shared between tasks."""
+
+    def __init__(self, connection: Any, database: Database) -> None:
+        self.connection = connection
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        with translated("a transaction"):
+            async with self.connection.transaction():
+                self._database.calls += 2
+                yield
+
+    async def fetch(self, name: str, /, **values: object) -> list[Record]:
+        """The rows of a named statement.
+
+        Raises: DatabaseUnavailable, StatementRefused.
+        """
+        text, arguments = self._bound(name, values)
+        with translated(name):
+            rows: list[Record] = await self.connection.fetch(text, *arguments)
+            return rows
+
+    async def fetchrow(self, name: str, /, **values: object) -> Record | None:
+        text, arguments = self._bound(name, values)
+        with translated(name):
+            row: Record | None = await self.connection.fetchrow(text, *arguments)
+            return row
+
+    def _bound(self, name: str, values: dict[str, object]) -> tuple[str, Sequence[object]]:
+        statement = self._database.statements[name]
+        self._database.calls += 1
+        return statement.text, [values[parameter] for parameter in statement.parameters]

@@ -1,0 +1,130 @@
+"""Holders and their leases: who may write, until when, and who has died."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from tocsin.clock import Clock
+from tocsin.store.database import Database, Session
+
+
+class Incarnation:
+    """Who writes: random for each process, and again when its lease was ended under it; never a host's name."""
+
+    def __init__(self, name: str, *, holder: UUID | None = None) -> None:
+        self.name = name
+        self.holder = holder or uuid4()
+
+    @property
+    def actor(self) -> str:
+        """How the trail names it."""
+        return f"replica:{self.holder}"
+
+    def reborn(self) -> None:
+        """A new holder, which no lease and no run knows yet."""
+        self.holder = uuid4()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a renewal answered, and which of the runs in hand are to stop, and why.
+
+    expires_at is None when the lease had been ended by somebody else. strays: (run, fence) that the
+    database holds to be ours and we do not, because a claim's answer was lost on the way.
+    """
+
+    expires_at: datetime | None
+    fenced: frozenset[UUID]
+    cancelled: frozenset[UUID]
+    superseded: frozenset[UUID]
+    strays: tuple[tuple[UUID, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at everything. now: the database's instant; the others: when there is something, or None."""
+
+    now: datetime
+    wake_at: datetime | None
+    ready_at: datetime | None
+    next_ready_at: datetime | None
+    others_run: bool
+    waiting: bool
+    cancelling: bool
+
+
+def lock_key(holder: UUID) -> int:
+    """The incarnation's advisory lock: 63 bits of its random id, never negative."""
+    return holder.int & 0x7FFF_FFFF_FFFF_FFFF
+
+
+class Leases:
+    """One holder's lease, and its view of the others'."""
+
+    def __init__(self, *, database: Database, clock: Clock, who: Incarnation) -> None:
+        self._database = database
+        self._clock = clock
+        self._who = who
+
+    async def register(self, *, name: str, version: str, agents: Sequence[str], slots: int, lease: timedelta) -> None:
+        """The incarnation is listed and has a lease."""
+        await self._database.fetchrow(
+            "register",
+            now=self._clock.now(),
+            holder=self._who.holder,
+            name=name,
+            version=version,
+            agents=list(agents),
+            slots=slots,
+            lease=lease,
+        )
+
+    async def renew(self, held: Sequence[tuple[UUID, int]], *, lease: timedelta) -> Renewal:
+        """The lease runs for another ``lease`` from the database's now. held: (run, fence) in hand."""
+        row = await self._database.fetchrow(
+            "renew",
+            now=self._clock.now(),
+            holder=self._who.holder,
+            lease=lease,
+            ids=[run_id for run_id, _ in held],
+            fences=[fence for _, fence in held],
+        )
+        assert row is not None  # a SELECT of subqueries always has one row
+        return Renewal(
+            row["expires_at"],
+            frozenset(row["fenced"]),
+            frozenset(row["cancelled"]),
+            frozenset(row["superseded"]),
+            tuple(zip(row["stray_ids"], row["stray_fences"], strict=True)),
+        )
+
+    async def hold_lock(self) -> bool:
+        """The server knows this session to live and die with our incarnation. Call it on every new session."""
+        row = await self._database.fetchrow("hold_lock", holder=self._who.holder, lock_key=lock_key(self._who.holder))
+        return row is not None
+
+    async def free_locks(self) -> dict[UUID, datetime]:
+        """Holders with work in hand whose session is gone, and when they had taken their lock."""
+        rows = await self._database.fetch("free_locks", holder=self._who.holder)
+        return {row["holder"]: row["locked_at"] for row in rows}
+
+    async def look(self, agents: Sequence[str], *, session: Session | None = None) -> Look:
+        """Whether any loop has something to do; constant in cost. session: the listener's, or the pool's."""
+        row = await (session or self._database).fetchrow(
+            "look", now=self._clock.now(), holder=self._who.holder, agents=list(agents)
+        )
+        assert row is not None  # a SELECT of subqueries always has one row
+        return Look(**dict(row))
+
+    async def mark_draining(self) -> None:
+        await self._database.fetchrow("mark_draining", holder=self._who.holder)
+
+    async def release(self) -> None:
+        """The incarnation has ended in order. Idempotent."""
+        await self._database.fetchrow("release_lease", now=self._clock.now(), holder=self._who.holder)
+
+    async def page(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
+        rows = await self._database.fetch("list_replicas", now=self._clock.now(), limit=limit, all=everything)
+        return [dict(row) for row in rows]

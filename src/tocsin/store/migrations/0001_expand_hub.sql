@@ -1,0 +1,206 @@
+-- The hub: agents, triggers, runs, their trail, and who holds what.
+
+CREATE TABLE tocsin.agents (
+    name            text PRIMARY KEY,
+    spec            jsonb NOT NULL,
+    max_attempts    smallint NOT NULL CHECK (max_attempts BETWEEN 1 AND 100),
+    on_lost         text NOT NULL CHECK (on_lost IN ('retry', 'fail')),
+    concurrency     integer CHECK (concurrency > 0),
+    concurrency_key text CHECK (concurrency_key IS NULL OR concurrency IS NOT NULL),
+    deadline        interval CHECK (deadline > interval '0'),
+    source          text NOT NULL,
+    declared_at     timestamptz NOT NULL
+);
+
+-- status: armed = has a next instant; waiting = counts from the end of the run in hand;
+-- ended = the schedule has no further instant; manual = no schedule; broken = quarantined;
+-- deleted = kept for its runs' sake.
+-- next_at is the cursor: the first nominal instant not yet decided. wake_at is when the planner
+-- looks at it: the cursor plus jitter, or an hour later while paused.
+CREATE TABLE tocsin.triggers (
+    id            uuid PRIMARY KEY,
+    name          text NOT NULL,
+    agent         text NOT NULL REFERENCES tocsin.agents (name),
+    schedule      jsonb,
+    policy        jsonb NOT NULL,
+    input         jsonb NOT NULL,
+    source        text NOT NULL,
+    version       bigint NOT NULL DEFAULT 1 CHECK (version > 0),
+    status        text NOT NULL
+                  CHECK (status IN ('armed', 'waiting', 'ended', 'manual', 'broken', 'deleted')),
+    broken_reason text,
+    paused        text[] NOT NULL DEFAULT '{}',
+    paused_at     timestamptz,
+    next_at       timestamptz,
+    wake_at       timestamptz,
+    gap_reason    text,
+    gap_from      timestamptz,
+    created_at    timestamptz NOT NULL,
+    changed_at    timestamptz NOT NULL,
+    CONSTRAINT triggers_armed_has_next CHECK ((status = 'armed') = (wake_at IS NOT NULL)),
+    CONSTRAINT triggers_armed_has_cursor CHECK (status <> 'armed' OR next_at IS NOT NULL),
+    CONSTRAINT triggers_broken_says_why CHECK ((status = 'broken') = (broken_reason IS NOT NULL)),
+    CONSTRAINT triggers_paused_since CHECK ((paused = '{}') = (paused_at IS NULL)),
+    CONSTRAINT triggers_gap_whole CHECK ((gap_reason IS NULL) = (gap_from IS NULL))
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+
+CREATE UNIQUE INDEX triggers_name ON tocsin.triggers (name) WHERE status <> 'deleted';
+CREATE INDEX triggers_wake ON tocsin.triggers (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX triggers_waiting ON tocsin.triggers (id) WHERE status = 'waiting';
+
+-- One row is one occurrence that became a run, with its whole life.
+-- scope: within it, only one run is running at once (the unique index below is the last word).
+-- permit: the number of the slot it holds among its agent's (or key's) concurrency.
+CREATE TABLE tocsin.runs (
+    id                  uuid PRIMARY KEY,
+    trigger_id          uuid NOT NULL,
+    trigger_version     bigint NOT NULL,
+    agent               text NOT NULL,
+    kind                text NOT NULL CHECK (kind IN ('schedule', 'manual', 'backfill', 'follow_up')),
+    nominal_at          timestamptz NOT NULL,
+    effective_at        timestamptz NOT NULL,
+    occurrence_key      text,
+    lane                text NOT NULL CHECK (lane IN ('live', 'late')),
+    priority            smallint NOT NULL CHECK (priority BETWEEN 0 AND 9),
+    overlap             text NOT NULL
+                        CHECK (overlap IN ('skip', 'queue_one', 'queue_all', 'cancel_previous', 'allow')),
+    scope               text,
+    permit_scope        text,
+    state               text NOT NULL DEFAULT 'queued'
+                        CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'skipped')),
+    reason              text,
+    available_at        timestamptz NOT NULL,
+    not_after           timestamptz,
+    deadline_at         timestamptz,
+    attempt             smallint NOT NULL DEFAULT 0,
+    max_attempts        smallint NOT NULL CHECK (max_attempts > 0),
+    lost                smallint NOT NULL DEFAULT 0,
+    fence               bigint NOT NULL DEFAULT 0,
+    seq                 integer NOT NULL DEFAULT 1,
+    holder              uuid,
+    permit              integer CHECK (permit >= 0),
+    cancel_requested_at timestamptz,
+    cancel_reason       text,
+    input               jsonb NOT NULL,
+    output              jsonb,
+    queued_at           timestamptz NOT NULL,
+    started_at          timestamptz,
+    finished_at         timestamptz,
+    CONSTRAINT runs_held_while_running CHECK ((state = 'running') = (holder IS NOT NULL)),
+    CONSTRAINT runs_permit_while_running CHECK (permit IS NULL OR state = 'running'),
+    CONSTRAINT runs_finished_when_ended
+        CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled', 'skipped'))),
+    CONSTRAINT runs_skip_says_why CHECK (state <> 'skipped' OR reason IS NOT NULL),
+    CONSTRAINT runs_attempts_bounded CHECK (attempt BETWEEN 0 AND max_attempts),
+    CONSTRAINT runs_fence_counts_claims CHECK (fence >= attempt),
+    CONSTRAINT runs_exclusive_has_scope CHECK ((overlap = 'allow') = (scope IS NULL)),
+    CONSTRAINT runs_keyed_unless_scheduled CHECK ((kind = 'schedule') = (occurrence_key IS NULL))
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000,
+        autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- One occurrence, one row, for ever (SEMANTICS 1.1).
+CREATE UNIQUE INDEX runs_occurrence
+    ON tocsin.runs (trigger_id, nominal_at, occurrence_key) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX runs_key
+    ON tocsin.runs (trigger_id, occurrence_key) WHERE kind IN ('manual', 'follow_up');
+CREATE INDEX runs_ready
+    ON tocsin.runs (agent, lane, priority DESC, available_at, id) WHERE state = 'queued';
+CREATE UNIQUE INDEX runs_scope_held ON tocsin.runs (scope) WHERE state = 'running' AND scope IS NOT NULL;
+CREATE INDEX runs_scope_waiting ON tocsin.runs (scope, nominal_at) WHERE state = 'queued' AND scope IS NOT NULL;
+CREATE UNIQUE INDEX runs_permit_held
+    ON tocsin.runs (permit_scope, permit) WHERE state = 'running' AND permit IS NOT NULL;
+CREATE INDEX runs_running ON tocsin.runs (holder) WHERE state = 'running';
+CREATE INDEX runs_cancelling
+    ON tocsin.runs (cancel_requested_at) WHERE state = 'running' AND cancel_requested_at IS NOT NULL;
+
+-- The trail: every edge a run has taken. seq counts from 1 per run without a gap.
+CREATE TABLE tocsin.transitions (
+    run_id     uuid NOT NULL,
+    seq        integer NOT NULL CHECK (seq > 0),
+    from_state text,
+    to_state   text NOT NULL,
+    attempt    smallint NOT NULL,
+    fence      bigint NOT NULL,
+    actor      text NOT NULL,
+    reason     text,
+    at         timestamptz NOT NULL,
+    PRIMARY KEY (run_id, seq),
+    CONSTRAINT transitions_are_edges CHECK (
+        CASE from_state
+            WHEN 'queued' THEN to_state IN ('running', 'skipped', 'cancelled')
+            WHEN 'running' THEN to_state IN ('succeeded', 'failed', 'cancelled', 'queued')
+            ELSE from_state IS NULL AND to_state = 'queued' AND seq = 1
+        END)
+) WITH (autovacuum_vacuum_insert_scale_factor = 0.1);
+
+-- What an attempt has to tell beyond its transitions; a row only where there is something.
+CREATE TABLE tocsin.attempts (
+    run_id        uuid NOT NULL,
+    fence         bigint NOT NULL CHECK (fence > 0),
+    attempt       smallint NOT NULL,
+    error_kind    text,
+    error_message text,
+    progress      text,
+    fraction      double precision CHECK (fraction BETWEEN 0 AND 1),
+    progress_at   timestamptz,
+    usage         jsonb,
+    log           text,
+    PRIMARY KEY (run_id, fence)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+-- Results of fenced attempts, kept for a human and never applied (SEMANTICS 5.5).
+CREATE TABLE tocsin.late_results (
+    run_id      uuid NOT NULL,
+    fence       bigint NOT NULL,
+    holder      uuid NOT NULL,
+    state       text NOT NULL,
+    output      jsonb,
+    error       text,
+    received_at timestamptz NOT NULL,
+    PRIMARY KEY (run_id, fence)
+);
+
+-- The last success of each trigger, which the next run is told.
+CREATE TABLE tocsin.last_successes (
+    trigger_id  uuid PRIMARY KEY,
+    run_id      uuid NOT NULL,
+    nominal_at  timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+-- Occurrences that became no run: one row for each gap and reason, however long.
+CREATE TABLE tocsin.skips (
+    trigger_id uuid NOT NULL,
+    first_at   timestamptz NOT NULL,
+    reason     text NOT NULL CHECK (reason IN
+               ('overlap', 'missed', 'expired', 'paused', 'withdrawn', 'budget', 'gate', 'breaker', 'catch_up_cap')),
+    last_at    timestamptz NOT NULL,
+    count      bigint NOT NULL CHECK (count > 0),
+    decided_at timestamptz NOT NULL,
+    actor      text NOT NULL,
+    PRIMARY KEY (trigger_id, first_at, reason),
+    CONSTRAINT skips_in_order CHECK (last_at >= first_at),
+    CONSTRAINT skips_single CHECK (count > 1 OR last_at = first_at)
+) WITH (fillfactor = 70);
+
+-- Holders' leases, one narrow row an incarnation, renewed in place.
+CREATE TABLE tocsin.leases (
+    holder     uuid PRIMARY KEY,
+    expires_at timestamptz NOT NULL,
+    renewed_at timestamptz NOT NULL,
+    lock_key   bigint,
+    locked_at  timestamptz,
+    ended_at   timestamptz,
+    end_reason text CHECK (end_reason IN ('released', 'lost')),
+    CONSTRAINT leases_end_says_why CHECK ((ended_at IS NULL) = (end_reason IS NULL))
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+
+CREATE TABLE tocsin.replicas (
+    id         uuid PRIMARY KEY,
+    name       text NOT NULL,
+    version    text NOT NULL,
+    agents     text[] NOT NULL,
+    slots      integer NOT NULL,
+    started_at timestamptz NOT NULL,
+    draining   boolean NOT NULL DEFAULT false
+);

@@ -1,0 +1,27 @@
+"""What is old enough to be forgotten."""
+
+from datetime import datetime
+from uuid import UUID
+
+from tocsin.store.database import Database
+
+
+def first_id_at(instant: datetime) -> UUID:
+    """The smallest uuid7 of an instant's millisecond: ids below it were made before. Source: RFC 9562, 5.7."""
+    return UUID(int=int(instant.timestamp() * 1000) << 80)
+
+
+class Retention:
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def prune_runs(self, before: datetime, *, batch: int) -> int:
+        """Runs that ended before the instant are gone, at most a batch; how many."""
+        row = await self._database.fetchrow("prune_runs", below=first_id_at(before), before=before, batch=batch)
+        return int(row["count"]) if row else 0
+
+    async def prune_rest(self, before: datetime, *, batch: int) -> None:
+        """Deleted triggers without runs, old skips and long gone replicas are forgotten."""
+        await self._database.fetch("prune_skips", before=before, batch=batch)
+        await self._database.fetch("prune_triggers", before=before)
+        await self._database.fetch("prune_replicas", before=before)

@@ -1,0 +1,234 @@
+-- name: lock_due
+-- Due triggers, oldest first, locked until the transaction ends.
+SELECT t.id, t.name, t.agent, t.version, t.schedule, t.policy, t.next_at, t.wake_at, t.paused, t.gap_reason,
+       t.gap_from, coalesce(:now::timestamptz, now()) AS now
+  FROM tocsin.triggers t
+ WHERE t.wake_at <= coalesce(:now::timestamptz, now())
+ ORDER BY t.wake_at
+ LIMIT :batch::bigint
+   FOR UPDATE SKIP LOCKED
+
+-- name: materialise
+-- Write what was decided for locked triggers: runs, skips, cursors. One statement, so all of it or nothing.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), due AS (
+    SELECT o.id, o.trigger_id, o.nominal_at, o.effective_at, o.lane, o.priority, o.overlap, o.overlap_scope,
+           o.not_after
+      FROM unnest(:ids::uuid[], :trigger_ids::uuid[], :nominals::timestamptz[], :effectives::timestamptz[],
+                  :lanes::text[], :priorities::smallint[], :overlaps::text[], :overlap_scopes::text[],
+                  :not_afters::timestamptz[])
+        AS o (id, trigger_id, nominal_at, effective_at, lane, priority, overlap, overlap_scope, not_after)
+), inserted AS (
+    INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, lane,
+                             priority, overlap, scope, available_at, not_after, deadline_at, max_attempts, input,
+                             queued_at)
+    SELECT d.id, d.trigger_id, t.version, t.agent, 'schedule', d.nominal_at, d.effective_at, d.lane, d.priority,
+           d.overlap,
+           CASE WHEN d.overlap = 'allow' THEN NULL
+                WHEN d.overlap_scope = 'trigger' THEN d.trigger_id::text
+                WHEN d.overlap_scope = 'agent' THEN 'agent:' || t.agent
+                ELSE 'agent:' || t.agent || ':' || d.overlap_scope || '='
+                     || coalesce(t.input #>> string_to_array(substr(d.overlap_scope, 7), '.'), '')
+           END,
+           d.effective_at, d.not_after, greatest(d.effective_at, instant.now) + a.deadline, a.max_attempts, t.input,
+           instant.now
+      FROM due d
+      JOIN tocsin.triggers t ON t.id = d.trigger_id
+      JOIN tocsin.agents a ON a.name = t.agent
+     CROSS JOIN instant
+    ON CONFLICT DO NOTHING
+    RETURNING id, lane, queued_at
+), trail AS (
+    INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
+    SELECT i.id, 1, NULL, 'queued', 0, 0, :actor::text, CASE i.lane WHEN 'late' THEN 'caught_up' ELSE 'due' END,
+           i.queued_at
+      FROM inserted i
+), accounted AS (
+    INSERT INTO tocsin.skips AS s (trigger_id, first_at, reason, last_at, count, decided_at, actor)
+    SELECT k.trigger_id, k.first_at, k.reason, k.last_at, k.count, instant.now, :actor
+      FROM unnest(:skip_trigger_ids::uuid[], :skip_firsts::timestamptz[], :skip_reasons::text[],
+                  :skip_lasts::timestamptz[], :skip_counts::bigint[])
+        AS k (trigger_id, first_at, reason, last_at, count), instant
+    ON CONFLICT (trigger_id, first_at, reason) DO UPDATE
+       SET last_at = excluded.last_at, count = s.count + excluded.count, decided_at = excluded.decided_at
+), moved AS (
+    UPDATE tocsin.triggers t
+       SET status = c.status, next_at = c.next_at, wake_at = c.wake_at, broken_reason = c.broken_reason,
+           gap_reason = c.gap_reason, gap_from = c.gap_from
+      FROM unnest(:cursor_ids::uuid[], :olds::timestamptz[], :statuses::text[], :nexts::timestamptz[],
+                  :wakes::timestamptz[], :broken_reasons::text[], :gap_reasons::text[], :gap_froms::timestamptz[])
+        AS c (id, old, status, next_at, wake_at, broken_reason, gap_reason, gap_from)
+     WHERE t.id = c.id AND t.next_at = c.old
+    RETURNING t.id
+), hint AS (
+    SELECT pg_notify('tocsin', 'runs ' || :actor::text) FROM inserted LIMIT 1
+)
+SELECT (SELECT count(*) FROM inserted) AS runs, (SELECT count(*) FROM moved) AS moved,
+       (SELECT count(*) FROM hint) AS hinted
+
+-- name: next_wake
+-- When the planner is needed next, and the database's instant.
+SELECT (SELECT t.wake_at FROM tocsin.triggers t
+         WHERE t.wake_at IS NOT NULL ORDER BY t.wake_at LIMIT 1) AS wake_at,
+       coalesce(:now::timestamptz, clock_timestamp()) AS now
+
+-- name: rearm
+-- Triggers that count from the end of the run in hand get their next instant once it has ended.
+WITH ready AS MATERIALIZED (
+    SELECT t.id, t.schedule
+      FROM tocsin.triggers t
+     WHERE t.status = 'waiting'
+       AND NOT EXISTS (SELECT FROM tocsin.runs r
+                        WHERE r.trigger_id = t.id AND r.kind = 'schedule' AND r.finished_at IS NULL)
+     ORDER BY t.id
+     LIMIT :batch::bigint
+       FOR UPDATE SKIP LOCKED
+), ended AS (
+    SELECT DISTINCT ON (r.trigger_id) r.trigger_id, r.finished_at
+      FROM ready y
+      JOIN tocsin.runs r ON r.trigger_id = y.id AND r.kind = 'schedule'
+     ORDER BY r.trigger_id, r.nominal_at DESC
+)
+UPDATE tocsin.triggers t
+   SET status = 'armed', next_at = n.at, wake_at = n.at
+  FROM ready y
+  LEFT JOIN ended e ON e.trigger_id = y.id
+ CROSS JOIN LATERAL (
+    SELECT coalesce(e.finished_at, coalesce(:now::timestamptz, now()))
+           + make_interval(secs => (y.schedule #>> '{rules,0,every_seconds}')::double precision) AS at) n
+ WHERE t.id = y.id AND t.status = 'waiting'
+RETURNING t.id, t.next_at
+
+-- name: lock_trigger
+-- One trigger by its name, locked until the transaction ends.
+SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
+       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       coalesce(:now::timestamptz, now()) AS now
+  FROM tocsin.triggers t
+ WHERE t.name = :name::text AND t.status <> 'deleted'
+   FOR UPDATE
+
+-- name: get_trigger
+-- One trigger by its name.
+SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
+       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       coalesce(:now::timestamptz, now()) AS now
+  FROM tocsin.triggers t
+ WHERE t.name = :name::text AND t.status <> 'deleted'
+
+-- name: list_triggers
+-- Triggers by name, after a given name.
+SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
+       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       coalesce(:now::timestamptz, now()) AS now
+  FROM tocsin.triggers t
+ WHERE t.status <> 'deleted'
+   AND (:after::text IS NULL OR t.name > :after)
+   AND (:source::text IS NULL OR t.source = :source)
+   AND (:agent::text IS NULL OR t.agent = :agent)
+ ORDER BY t.name
+ LIMIT :limit::bigint
+
+-- name: lock_named
+-- The triggers of these names, locked in one order until the transaction ends.
+SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
+       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       coalesce(:now::timestamptz, now()) AS now
+  FROM tocsin.triggers t
+ WHERE t.status <> 'deleted' AND t.name = ANY (:names::text[])
+ ORDER BY t.id
+   FOR UPDATE
+
+-- name: insert_triggers
+-- Declare triggers that are not there yet.
+INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,
+                             created_at, changed_at)
+SELECT g.id, g.name, g.agent, g.schedule::jsonb, g.policy::jsonb, g.input::jsonb, :source::text, g.status,
+       g.next_at, g.wake_at, i.now, i.now
+  FROM unnest(:ids::uuid[], :names::text[], :agents::text[], :schedules::text[], :policies::text[],
+              :inputs::text[], :statuses::text[], :nexts::timestamptz[], :wakes::timestamptz[])
+    AS g (id, name, agent, schedule, policy, input, status, next_at, wake_at)
+ CROSS JOIN (SELECT coalesce(:now::timestamptz, now()) AS now) i
+RETURNING id, name
+
+-- name: change_triggers
+-- Give triggers a new version and the cursor that goes with it.
+UPDATE tocsin.triggers t
+   SET agent = g.agent, schedule = g.schedule::jsonb, policy = g.policy::jsonb, input = g.input::jsonb,
+       source = :source::text, status = g.status, next_at = g.next_at, wake_at = g.wake_at, broken_reason = NULL,
+       gap_reason = NULL, gap_from = NULL, version = t.version + 1,
+       changed_at = coalesce(:now::timestamptz, now())
+  FROM unnest(:ids::uuid[], :agents::text[], :schedules::text[], :policies::text[], :inputs::text[],
+              :statuses::text[], :nexts::timestamptz[], :wakes::timestamptz[])
+    AS g (id, agent, schedule, policy, input, status, next_at, wake_at)
+ WHERE t.id = g.id AND t.status <> 'deleted'
+RETURNING t.id, t.version
+
+-- name: set_paused
+-- Set the reasons for which a trigger rests and where its cursor stands.
+UPDATE tocsin.triggers t
+   SET paused = :paused::text[],
+       paused_at = CASE WHEN :paused = '{}' THEN NULL
+                        ELSE coalesce(t.paused_at, :now::timestamptz, now()) END,
+       status = :status::text, next_at = :next_at::timestamptz, wake_at = :wake_at::timestamptz,
+       gap_reason = :gap_reason::text, gap_from = :gap_from::timestamptz,
+       changed_at = coalesce(:now::timestamptz, now())
+ WHERE t.id = :id::uuid AND t.status <> 'deleted'
+RETURNING t.version
+
+-- name: add_skips
+-- Account for occurrences that became no run.
+INSERT INTO tocsin.skips AS s (trigger_id, first_at, reason, last_at, count, decided_at, actor)
+SELECT k.trigger_id, k.first_at, k.reason, k.last_at, k.count, coalesce(:now::timestamptz, now()), :actor::text
+  FROM unnest(:trigger_ids::uuid[], :firsts::timestamptz[], :reasons::text[], :lasts::timestamptz[],
+              :counts::bigint[])
+    AS k (trigger_id, first_at, reason, last_at, count)
+ON CONFLICT (trigger_id, first_at, reason) DO UPDATE
+   SET last_at = excluded.last_at, count = s.count + excluded.count, decided_at = excluded.decided_at
+
+-- name: delete_trigger
+-- Take a trigger out of service; its row stays while runs point to it.
+UPDATE tocsin.triggers t
+   SET status = 'deleted', next_at = NULL, wake_at = NULL, broken_reason = NULL,
+       changed_at = coalesce(:now::timestamptz, now())
+ WHERE t.id = :id::uuid AND t.status <> 'deleted'
+RETURNING t.id
+
+-- name: prune_triggers
+-- Drop deleted triggers that no run points to any more.
+DELETE FROM tocsin.triggers t
+ WHERE t.status = 'deleted'
+   AND t.changed_at < :before::timestamptz
+   AND NOT EXISTS (SELECT FROM tocsin.runs r WHERE r.trigger_id = t.id)
+
+-- name: prune_skips
+-- Drop accounts of skipped occurrences that were decided before an instant.
+DELETE FROM tocsin.skips s
+ WHERE (s.trigger_id, s.first_at, s.reason) IN (
+    SELECT k.trigger_id, k.first_at, k.reason FROM tocsin.skips k
+     WHERE k.decided_at < :before::timestamptz
+     LIMIT :batch::bigint)
+RETURNING s.reason
+
+-- name: why
+-- Every recorded decision on a trigger's occurrences in [since, until], newest first.
+SELECT w.at, w.until, w.kind, w.decision, w.reason, w.count, w.run_id, w.decided_at, w.actor
+  FROM (SELECT r.nominal_at AS at, r.nominal_at AS until, r.kind, r.state AS decision,
+               coalesce(r.reason, '') AS reason, 1::bigint AS count, r.id AS run_id,
+               coalesce(r.finished_at, r.started_at, r.queued_at) AS decided_at,
+               coalesce((SELECT t.actor FROM tocsin.transitions t
+                          WHERE t.run_id = r.id AND t.seq = r.seq), '') AS actor
+          FROM tocsin.runs r
+         WHERE r.trigger_id = :trigger_id::uuid
+           AND r.nominal_at BETWEEN :since::timestamptz AND :until::timestamptz
+         UNION ALL
+        SELECT s.first_at, s.last_at, 'schedule', 'skipped', s.reason, s.count, NULL, s.decided_at, s.actor
+          FROM tocsin.skips s
+         WHERE s.trigger_id = :trigger_id AND s.last_at >= :since AND s.first_at <= :until) w
+ ORDER BY w.at DESC
+ LIMIT :limit::bigint
+
+-- name: hint
+-- Tell every replica that triggers have changed.
+SELECT pg_notify('tocsin', 'triggers ' || :actor::text)

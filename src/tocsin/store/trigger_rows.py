@@ -1,0 +1,182 @@
+"""Trigger rows as values: text until it is read, and what an author declared once it is.
+
+A row that cannot be read is an error to its reader, never one that takes its neighbours along.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from uuid import UUID
+
+import msgspec
+
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.errors import BadInput
+from tocsin.domain.planning import Plan
+from tocsin.domain.schedule import Schedule
+from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
+from tocsin.store.database import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRow:
+    """One trigger as it stands. schedule, policy and input: JSON text; ``now`` is the database's instant."""
+
+    id: UUID
+    name: str
+    agent: str
+    schedule: str | None
+    policy: str
+    input: str
+    source: str
+    version: int
+    status: str
+    broken_reason: str | None
+    paused: tuple[str, ...]
+    paused_at: datetime | None
+    next_at: datetime | None
+    wake_at: datetime | None
+    gap_reason: str | None
+    gap_from: datetime | None
+    created_at: datetime
+    changed_at: datetime
+    now: datetime
+
+    def spec(self) -> TriggerSpec:
+        """The declaration behind the row.
+
+        Raises: BadInput, when the row was written behind our back and cannot be read.
+        """
+        parsed = read_spec(self.name, self.agent, self.schedule, self.policy)
+        return dataclasses.replace(parsed, input=msgspec.json.decode(self.input))
+
+
+@dataclass(frozen=True, slots=True)
+class DueTrigger:
+    """A locked row as the planner needs it; ``schedule`` and ``policy`` are JSON text."""
+
+    id: UUID
+    name: str
+    agent: str
+    schedule: str | None
+    policy: str
+    next_at: datetime
+    wake_at: datetime
+    paused: bool
+    gap_reason: str | None
+    gap_from: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the planner decided for one locked trigger; broken_reason quarantines it."""
+
+    trigger: DueTrigger
+    spec: TriggerSpec | None
+    plan: Plan | None
+    run_ids: Sequence[UUID] = ()
+    broken_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrigger:
+    """A trigger to insert or change, with its first cursor."""
+
+    id: UUID
+    spec: TriggerSpec
+    status: str
+    next_at: datetime | None
+    wake_at: datetime | None
+
+
+def write_policy(spec: TriggerSpec) -> str:
+    """The trigger's policy as canonical JSON text."""
+    return msgspec.json.encode(
+        {
+            "overlap": spec.overlap.value,
+            "overlap_scope": spec.overlap_scope,
+            "catch_up": spec.catch_up.value,
+            "catch_up_window": _seconds(spec.catch_up_window),
+            "max_catch_up": spec.max_catch_up,
+            "grace": spec.grace.total_seconds(),
+            "expires_after": _seconds(spec.expires_after),
+            "priority": spec.priority,
+        }
+    ).decode()
+
+
+def write_schedule(schedule: Schedule | None) -> str | None:
+    return None if schedule is None else msgspec.json.encode(schedule.to_json()).decode()
+
+
+def write_agent(spec: AgentSpec) -> str:
+    fields = asdict(spec) | {
+        name: _seconds(getattr(spec, name)) for name in ("timeout", "deadline", "backoff_base", "backoff_cap")
+    }
+    fields["cancel_within"] = f"{spec.cancel_within.total_seconds()} seconds"
+    return msgspec.json.encode(fields).decode()
+
+
+@lru_cache(maxsize=131_072)
+def read_schedule(text: str) -> Schedule:
+    """The schedule that a row holds.
+
+    Raises: InvalidSchedule.
+    """
+    return Schedule.from_json(msgspec.json.decode(text))
+
+
+@lru_cache(maxsize=131_072)
+def read_spec(name: str, agent: str, schedule: str | None, policy: str) -> TriggerSpec:
+    """The declaration that a row holds, without its input.
+
+    Raises: BadInput.
+    """
+    try:
+        fields = msgspec.json.decode(policy)
+        return TriggerSpec(
+            name=name,
+            agent=agent,
+            schedule=None if schedule is None else read_schedule(schedule),
+            overlap=Overlap(fields["overlap"]),
+            overlap_scope=fields["overlap_scope"],
+            catch_up=CatchUp(fields["catch_up"]),
+            catch_up_window=_duration(fields["catch_up_window"]),
+            max_catch_up=int(fields["max_catch_up"]),
+            grace=timedelta(seconds=fields["grace"]),
+            expires_after=_duration(fields["expires_after"]),
+            priority=int(fields["priority"]),
+        )
+    except BadInput:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BadInput(f"trigger {name!r}: its row cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def due_of(row: Record) -> DueTrigger:
+    return DueTrigger(
+        row["id"],
+        row["name"],
+        row["agent"],
+        row["schedule"],
+        row["policy"],
+        row["next_at"],
+        row["wake_at"],
+        bool(row["paused"]),
+        row["gap_reason"],
+        row["gap_from"],
+    )
+
+
+def row_of(row: Record) -> TriggerRow:
+    return TriggerRow(**{**dict(row), "paused": tuple(row["paused"])})

@@ -1,0 +1,200 @@
+"""Triggers and agents in the database: declared, locked when due, moved on."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tocsin.clock import Clock
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.planning import Plan
+from tocsin.store.database import Database, Session
+from tocsin.store.leases import Incarnation
+from tocsin.store.trigger_rows import (
+    Decision,
+    DueTrigger,
+    NewTrigger,
+    TriggerRow,
+    due_of,
+    row_of,
+    write_agent,
+    write_policy,
+    write_schedule,
+)
+
+
+class Triggers:
+    """Triggers and agents of one database."""
+
+    def __init__(self, *, database: Database, clock: Clock, who: Incarnation) -> None:
+        self._database = database
+        self._clock = clock
+        self._who = who
+
+    async def lock_due(self, session: Session, *, batch: int) -> tuple[datetime | None, list[DueTrigger]]:
+        """(the database's instant, locked due triggers, oldest first). The caller holds the transaction."""
+        rows = await session.fetch("lock_due", now=self._clock.now(), batch=batch)
+        now = rows[0]["now"] if rows else None
+        return now, [due_of(row) for row in rows]
+
+    async def materialise(self, session: Session, decisions: Sequence[Decision]) -> int:
+        """Runs, skips and cursors are written; returns how many runs are new. Idempotent by its keys."""
+        fired = [
+            (decision, run_id, occurrence)
+            for decision in decisions
+            if decision.plan is not None
+            for run_id, occurrence in zip(decision.run_ids, decision.plan.occurrences, strict=True)
+        ]
+        skips = [(d.trigger.id, skip) for d in decisions if d.plan is not None for skip in d.plan.skips]
+        plans = [decision.plan for decision in decisions]
+        row = await session.fetchrow(
+            "materialise",
+            now=self._clock.now(),
+            actor=self._who.actor,
+            ids=[run_id for _, run_id, _ in fired],
+            trigger_ids=[decision.trigger.id for decision, _, _ in fired],
+            nominals=[occurrence.nominal_at for _, _, occurrence in fired],
+            effectives=[occurrence.effective_at for _, _, occurrence in fired],
+            lanes=[occurrence.lane.value for _, _, occurrence in fired],
+            priorities=[d.spec.priority if d.spec else 0 for d, _, _ in fired],
+            overlaps=[d.spec.overlap.value if d.spec else "" for d, _, _ in fired],
+            overlap_scopes=[d.spec.overlap_scope if d.spec else "" for d, _, _ in fired],
+            not_afters=[
+                occurrence.effective_at + d.spec.expires_after if d.spec and d.spec.expires_after else None
+                for d, _, occurrence in fired
+            ],
+            skip_trigger_ids=[trigger_id for trigger_id, _ in skips],
+            skip_firsts=[skip.opened_at for _, skip in skips],
+            skip_reasons=[skip.reason.value for _, skip in skips],
+            skip_lasts=[skip.last_at for _, skip in skips],
+            skip_counts=[skip.count for _, skip in skips],
+            cursor_ids=[decision.trigger.id for decision in decisions],
+            olds=[decision.trigger.next_at for decision in decisions],
+            statuses=[p.status if p else "broken" for p in plans],
+            nexts=[p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)],
+            wakes=[p.wake_at if p else None for p in plans],
+            broken_reasons=[decision.broken_reason for decision in decisions],
+            gap_reasons=[p.gap[0].value if p and p.gap else None for p in plans],
+            gap_froms=[p.gap[1] if p and p.gap else None for p in plans],
+        )
+        return int(row["runs"]) if row else 0
+
+    async def next_wake(self) -> tuple[datetime | None, datetime]:
+        """(when the planner is needed next, the database's instant)."""
+        row = await self._database.fetchrow("next_wake", now=self._clock.now())
+        assert row is not None  # a SELECT of subqueries always has one row
+        return row["wake_at"], row["now"]
+
+    async def rearm(self, *, batch: int) -> int:
+        """Triggers that count from the end of their run have their next instant; how many."""
+        return len(await self._database.fetch("rearm", now=self._clock.now(), batch=batch))
+
+    async def get(self, name: str) -> TriggerRow | None:
+        row = await self._database.fetchrow("get_trigger", now=self._clock.now(), name=name)
+        return row_of(row) if row else None
+
+    async def lock(self, session: Session, name: str) -> TriggerRow | None:
+        """The row, ours until the caller's transaction ends."""
+        row = await session.fetchrow("lock_trigger", now=self._clock.now(), name=name)
+        return row_of(row) if row else None
+
+    async def lock_named(self, session: Session, names: Sequence[str]) -> dict[str, TriggerRow]:
+        rows = await session.fetch("lock_named", now=self._clock.now(), names=list(names))
+        return {row["name"]: row_of(row) for row in rows}
+
+    async def page(
+        self, *, limit: int, after: str | None = None, source: str | None = None, agent: str | None = None
+    ) -> list[TriggerRow]:
+        rows = await self._database.fetch(
+            "list_triggers", now=self._clock.now(), limit=limit, after=after, source=source, agent=agent
+        )
+        return [row_of(row) for row in rows]
+
+    async def insert(self, session: Session, new: Sequence[NewTrigger], *, source: str) -> None:
+        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._clock.now())
+
+    async def change(self, session: Session, changed: Sequence[NewTrigger], *, source: str) -> None:
+        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._clock.now())
+
+    def _columns(self, new: Sequence[NewTrigger]) -> dict[str, Any]:
+        return {
+            "ids": [n.id for n in new],
+            "names": [n.spec.name for n in new],
+            "agents": [n.spec.agent for n in new],
+            "schedules": [write_schedule(n.spec.schedule) for n in new],
+            "policies": [write_policy(n.spec) for n in new],
+            "inputs": [msgspec.json.encode(n.spec.input).decode() for n in new],
+            "statuses": [n.status for n in new],
+            "nexts": [n.next_at for n in new],
+            "wakes": [n.wake_at for n in new],
+        }
+
+    async def set_paused(self, session: Session, row: TriggerRow, *, reasons: Sequence[str], plan: Plan | None) -> None:
+        """The trigger rests for ``reasons``; the plan is where its cursor stands now."""
+        gap = plan.gap if plan else None
+        await session.fetchrow(
+            "set_paused",
+            now=self._clock.now(),
+            id=row.id,
+            paused=list(reasons),
+            status=plan.status if plan else row.status,
+            next_at=plan.next_at if plan else row.next_at,
+            wake_at=plan.wake_at if plan else row.wake_at,
+            gap_reason=gap[0].value if gap else None,
+            gap_from=gap[1] if gap else None,
+        )
+
+    async def add_skips(self, session: Session, trigger_id: UUID, plan: Plan) -> None:
+        """The plan's skips are accounted for."""
+        await session.fetch(
+            "add_skips",
+            now=self._clock.now(),
+            actor=self._who.actor,
+            trigger_ids=[trigger_id for _ in plan.skips],
+            firsts=[skip.opened_at for skip in plan.skips],
+            reasons=[skip.reason.value for skip in plan.skips],
+            lasts=[skip.last_at for skip in plan.skips],
+            counts=[skip.count for skip in plan.skips],
+        )
+
+    async def withdraw(self, session: Session, trigger_id: UUID, *, reason: str, kinds: Sequence[str]) -> int:
+        """Queued, never claimed runs of these kinds are skipped; how many."""
+        row = await session.fetchrow(
+            "withdraw",
+            now=self._clock.now(),
+            actor=self._who.actor,
+            trigger_id=trigger_id,
+            reason=reason,
+            kinds=list(kinds),
+        )
+        return int(row["count"]) if row else 0
+
+    async def delete(self, session: Session, trigger_id: UUID) -> None:
+        await session.fetchrow("delete_trigger", now=self._clock.now(), id=trigger_id)
+
+    async def why(self, trigger_id: UUID, *, since: datetime, until: datetime, limit: int) -> list[dict[str, Any]]:
+        """Every recorded decision on occurrences in [since, until], newest first."""
+        rows = await self._database.fetch("why", trigger_id=trigger_id, since=since, until=until, limit=limit)
+        return [dict(row) for row in rows]
+
+    async def declare_agents(self, session: Session, specs: Sequence[AgentSpec], *, source: str) -> dict[str, bool]:
+        """name → created, for each agent that is new or changed."""
+        rows = await session.fetch(
+            "declare_agents",
+            now=self._clock.now(),
+            source=source,
+            names=[spec.name for spec in specs],
+            specs=[write_agent(spec) for spec in specs],
+            max_attempts=[spec.max_attempts for spec in specs],
+            on_lost=[spec.on_lost.value for spec in specs],
+            concurrencies=[spec.concurrency for spec in specs],
+            concurrency_keys=[spec.concurrency_key for spec in specs],
+            deadlines=[spec.deadline for spec in specs],
+        )
+        return {row["name"]: row["created"] for row in rows}
+
+    async def agents(self, *, limit: int, name: str | None = None, after: str | None = None) -> list[dict[str, Any]]:
+        rows = await self._database.fetch("list_agents", now=self._clock.now(), limit=limit, name=name, after=after)
+        return [dict(row) for row in rows]
