@@ -14,19 +14,20 @@ installs nothing unless pyproject.toml or constraints.txt have changed.
 
 import os
 import shutil
+import subprocess
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 — this file is read by whatever python3 there is
     for name in ("python3.13", "python3.12", "python3.11"):
         newer = shutil.which(name)
-        if newer:
+        # It is tried first, because a version manager puts names on PATH that lead nowhere.
+        if newer and subprocess.call([newer, "-c", ""], stderr=subprocess.DEVNULL) == 0:
             os.execv(newer, [newer] + sys.argv)  # noqa: RUF005 — older syntax on purpose
     sys.exit(f"Tocsin needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 
 import hashlib
 import importlib.util
 import json
-import subprocess
 import tempfile
 import time
 import tomllib
@@ -50,7 +51,7 @@ CHECKS = (
     ("format", ["ruff", "format", "--check", "--quiet", "."]),
     ("lint", ["ruff", "check", "--quiet", "."]),
     ("types", ["mypy", "--no-error-summary"]),
-    ("import arrows", ["lint-imports", "--no-timing"]),
+    ("import arrows", ["lint-imports", "--no-logo"]),
 )
 
 
@@ -129,32 +130,33 @@ def lock(_: list[str]) -> int:
 
 def install(extras: tuple[str, ...]) -> None:
     """The virtual environment has this checkout and these extras, at the pinned versions."""
-    wanted = fingerprint()
     installed = read_stamp()
-    if installed.get("fingerprint") == wanted and set(extras) <= set(installed["extras"]) and PYTHON.exists():
+    state = {"files": fingerprint(), "root": str(ROOT), "python": version_of(PYTHON, needs_pip=False)}
+    if set(extras) <= set(installed.get("extras", ())) and state.items() <= installed.items():
         return
     # What was installed for another command stays: demo and test do not undo each other.
     extras = tuple(sorted({*extras, *installed.get("extras", ())}))
     STAMP.unlink(missing_ok=True)
     uv = shutil.which("uv")
-    if not sound(needs_pip=uv is None, root=installed.get("root")):
+    moved = installed.get("root", str(ROOT)) != str(ROOT) or installed.get("python", state["python"]) != state["python"]
+    if moved or version_of(PYTHON, needs_pip=uv is None) is None:
         make_venv(uv)
     say(f"installing Tocsin [{', '.join(extras)}] into .venv; the first time takes about a minute")
+    started = time.monotonic()
     what = ["--constraint", str(CONSTRAINTS), "--editable", f".[{','.join(extras)}]"]
     if uv:
         command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON), "--build-constraints", str(CONSTRAINTS)]
     else:
         command = [str(PYTHON), *PIP, "install", "--quiet"]
-    started = time.monotonic()
     failed = "the installation failed; the lines above say why. The same command tries again from here"
     attempt([*command, *what], failed, constrained=uv is None)
-    STAMP.write_text(json.dumps({"fingerprint": wanted, "extras": extras, "root": str(ROOT)}))
+    state["python"] = version_of(PYTHON, needs_pip=False)
+    STAMP.write_text(json.dumps({**state, "extras": extras}))
     say(f"installed in {time.monotonic() - started:.0f} s")
 
 
 def fingerprint() -> str:
-    parts = [(ROOT / "pyproject.toml").read_bytes(), CONSTRAINTS.read_bytes(), sys.version.encode(), os.fsencode(ROOT)]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    return hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes()).hexdigest()
 
 
 def read_stamp() -> dict[str, Any]:
@@ -165,19 +167,23 @@ def read_stamp() -> dict[str, Any]:
     return stamp
 
 
-def sound(*, needs_pip: bool, root: str | None) -> bool:
-    """Whether .venv runs, is of this Python and was not moved here from elsewhere."""
-    if not PYTHON.exists() or root not in {None, str(ROOT)}:
-        return False
-    probe = f"import sys{', pip' if needs_pip else ''}; print(sys.version)"
-    answer = subprocess.run([PYTHON, "-c", probe], capture_output=True, text=True, check=False)
-    return answer.returncode == 0 and answer.stdout.strip() == sys.version.strip()
+def version_of(python: Path, *, needs_pip: bool) -> str | None:
+    """Its version, such as 3.11; None when it is missing, broken or too old."""
+    probe = (
+        f"import sys{', pip' if needs_pip else ''}; print('%d.%d' % sys.version_info[:2], sys.version_info >= (3, 11))"
+    )
+    try:
+        answer = quietly([str(python), "-I", "-c", probe])
+    except OSError:
+        return None
+    version, _, new_enough = answer.stdout.strip().partition(" ")
+    return version if answer.returncode == 0 and new_enough == "True" else None
 
 
 def make_venv(uv: str | None) -> None:
-    """.venv is new and empty, of this Python."""
+    """.venv is new, of the Python that runs this."""
     if VENV.exists():
-        say("remaking .venv, which is unfinished or of another Python")
+        say("remaking .venv, which is unfinished, broken or was moved here")
         shutil.rmtree(VENV)
     # When this runs inside a virtual environment, the new one hangs on the Python below it.
     python = getattr(sys, "_base_executable", sys.executable)

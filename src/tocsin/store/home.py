@@ -7,6 +7,7 @@ reach. The second is used only as root without user namespaces.
 
 import hashlib
 import os
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -23,9 +24,7 @@ OUTSIDE = Path("/var/lib/tocsin")
 
 def own_home(home: Path) -> Path:
     if sys.platform == "win32":
-        raise EmbeddedFailed(
-            "the embedded PostgreSQL runs on Linux and macOS: use a server with TOCSIN_DATABASE_URL"
-        )
+        raise EmbeddedFailed("the embedded PostgreSQL runs on Linux and macOS: use a server with TOCSIN_DATABASE_URL")
     home = home.expanduser().resolve()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return home
@@ -44,16 +43,12 @@ def data_directories(home: Path) -> list[Path]:
 def the_data_directory(home: Path) -> Path | None:
     found = data_directories(home)
     if len(found) > 1:
-        raise EmbeddedFailed(
-            f"{home} holds {' and '.join(path.name for path in found)}: move all but one away"
-        )
+        raise EmbeddedFailed(f"{home} holds {' and '.join(path.name for path in found)}: move all but one away")
     if not found:
         return None
     owner = found[0].stat().st_uid
     if os.geteuid() not in {0, owner}:
-        raise EmbeddedFailed(
-            f"{found[0]} belongs to user {owner}: run as that user, or choose another TOCSIN_HOME"
-        )
+        raise EmbeddedFailed(f"{found[0]} belongs to user {owner}: run as that user, or choose another TOCSIN_HOME")
     return found[0]
 
 
@@ -83,8 +78,9 @@ def place_for(home: Path, isolation: Isolation, *, moved_before: bool) -> Path:
             f"PostgreSQL does not run as root, and user {isolation.uid} cannot enter {home}: "
             "move it to where that user may go, and set TOCSIN_HOME"
         )
-    place = OUTSIDE / hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    place.mkdir(mode=0o711, parents=True, exist_ok=True)
+    # Never the place of a home that was removed: who removes a home wants a new one.
+    place = OUTSIDE / secrets.token_hex(8)
+    place.mkdir(mode=0o711, parents=True)
     outside.symlink_to(place)
     return place
 
@@ -108,6 +104,4 @@ def socket_directory(home: Path, place: Path, isolation: Isolation) -> Path:
             raise EmbeddedFailed(f"{directory} is not ours alone: remove it, or make it ours with mode 0700")
         give_to(directory, isolation)
         return directory
-    raise EmbeddedFailed(
-        f"no path is short enough for a socket ({candidates[-1]}): choose a shorter TOCSIN_HOME"
-    )
+    raise EmbeddedFailed(f"no path is short enough for a socket ({candidates[-1]}): choose a shorter TOCSIN_HOME")

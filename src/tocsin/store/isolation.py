@@ -115,9 +115,7 @@ def _permitted(namespace: OwnNamespace, directory: Path, program: Path) -> bool:
     """Tried in a child that is thrown away: seccomp, a limit of 0 or an owner who is not mapped forbid it."""
     if not sys.platform.startswith("linux"):
         return False
-    attempt = spawn(
-        [program, "--version"], namespace, directory=directory, env=os.environ, output=subprocess.DEVNULL
-    )
+    attempt = spawn([program, "--version"], namespace, directory=directory, env=os.environ, output=subprocess.DEVNULL)
     try:
         return attempt.wait(timeout=10) == 0
     except subprocess.TimeoutExpired:
