@@ -8,6 +8,7 @@ from typing import Any
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.errors import BadInput, InvalidApp
 from tocsin.domain.trigger import TriggerSpec
+from tocsin.options import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +79,10 @@ class App:
         Raises: InvalidApp, with all faults.
         """
         agents = self.agents
-        known = ", ".join(sorted(agents)) or "none"
+        known = sorted(agents)
         faults = [
-            f"{self.source}: trigger {trigger.name!r}: no agent {trigger.agent!r}; declared: {known}"
+            f"{self.source}: trigger {trigger.name!r}: no agent {trigger.agent!r}; "
+            f"declared: {', '.join(known) or 'none'}{nearest(trigger.agent, known)}"
             for trigger in self.triggers
             if trigger.agent not in agents
         ]

@@ -9,8 +9,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.executors.conftest import NOON, Attempt, Begin, children_of
 
+from tests.executors.conftest import NOON, Attempt, Begin, children_of
 from tocsin.declared import CommandAgent
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import LastRun

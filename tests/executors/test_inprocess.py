@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.executors.conftest import Begin, Recorded, an_assignment
 
+from tests.executors.conftest import Begin, Recorded, an_assignment
 from tocsin.declared import AgentFunction
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.errors import BadInput, Cancelled, Fatal, RetryAfter
@@ -190,7 +190,7 @@ def endless() -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"a": [1, object()]}, "output.a[1] is a object"),
+        ({"a": [1, object()]}, "output.a[1] is of type object"),
         ({"a": {(1, 2): 3}}, "output.a has a key that is neither"),
         ({"a": [math.nan]}, "output.a[0] is nan"),
         (Point(math.inf), "output.x is inf"),

@@ -122,7 +122,7 @@ def _refusal(value: object, what: str, error: Exception) -> str:
         return f"{path} has half a surrogate pair, which is no character: decode it with errors='replace'"
     if isinstance(part, Mapping):
         return f"{path} has a key that is neither a text nor a number: JSON's keys are texts"
-    return f"{path} is a {type(part).__name__}, which JSON has no form for: use dicts, lists, texts, numbers"
+    return f"{path} is of type {type(part).__name__}, which JSON has no form for: use dicts, lists, texts, numbers"
 
 
 def _encodes(value: object) -> bool:

@@ -1,0 +1,291 @@
+"""APP files in TOML. All faults are found at once, each with its file and its key.
+
+    [agents.NAME]      command = ["prog", "arg"], cwd, env      or      python = "pkg.mod:function"
+                       timeout, deadline, retries, … as in @hub.agent
+    [triggers.NAME]    agent, input
+                       cron = "…" | ["…", "…"], tz, gap, fold; every = "5m", after_completion; at = instant | [instants]
+                       start_at, end_at, max_occurrences, jitter, except
+                       overlap, catch_up, priority, … as in hub.trigger
+
+Several rules in one trigger are a union. A program starts in the file's directory, and a ``cwd`` that is
+relative counts from there. A ``[hub]`` table holds settings, which are read elsewhere.
+"""
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tocsin.declared import AgentFunction, App, CommandAgent
+from tocsin.domain import schedule_json
+from tocsin.domain.agent import AgentSpec, check_name
+from tocsin.domain.duration import parse_duration
+from tocsin.domain.errors import BadInput, InvalidApp, InvalidSchedule
+from tocsin.domain.rules import At, Cron, Every, Except, Rule, read_excepts
+from tocsin.domain.schedule import Schedule
+from tocsin.domain.trigger import TriggerSpec
+from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS, Option, json_value, nearest, read_options
+
+SECTIONS: Final = ("agents", "triggers", "hub")
+AGENT_KEYS: Final = ("command", "cwd", "env", "python")
+RULE_KEYS: Final = ("cron", "every", "at")
+BOUND_KEYS: Final = (
+    "tz",
+    "gap",
+    "fold",
+    "after_completion",
+    "start_at",
+    "end_at",
+    "max_occurrences",
+    "jitter",
+    "except",
+)
+TRIGGER_KEYS: Final = ("agent", "input", *RULE_KEYS, *BOUND_KEYS)
+
+Table = Mapping[str, Any]
+
+
+def read_toml(path: Path) -> App:
+    """The app of a TOML file.
+
+    Raises: InvalidApp, with all faults.
+    """
+    return _Reading(path).read()
+
+
+class _Reading:
+    """One file being read; faults gather until the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._faults: list[str] = []
+        self._functions: dict[str, AgentFunction] = {}
+        self._commands: dict[str, CommandAgent] = {}
+        self._triggers: list[TriggerSpec] = []
+
+    def read(self) -> App:
+        content = self._content()
+        for key in content:
+            if key not in SECTIONS:
+                self._fault(key, f"is unknown{nearest(key, SECTIONS)}")
+        agents, triggers = self._section(content, "agents"), self._section(content, "triggers")
+        for name, table in agents.items():
+            self._agent(name, table)
+        for name, table in triggers.items():
+            self._trigger(name, table, agents)
+        if self._faults:
+            raise InvalidApp(self._faults)
+        return App(
+            source=str(self._path),
+            functions=self._functions,
+            commands=self._commands,
+            triggers=tuple(self._triggers),
+        ).checked()
+
+    def _content(self) -> Table:
+        try:
+            return tomllib.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InvalidApp([f"{self._path}: no such file"]) from None
+        except UnicodeDecodeError as error:
+            raise InvalidApp([f"{self._path}: is not UTF-8: {error.reason} at byte {error.start}"]) from None
+        except OSError as error:
+            raise InvalidApp([f"{self._path}: cannot be read: {error.strerror}"]) from None
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise InvalidApp([f"{self._path}: is not TOML: {error}"]) from None
+
+    def _section(self, content: Table, name: str) -> dict[str, Table]:
+        section = content.get(name, {})
+        if not isinstance(section, dict):
+            self._fault(name, f"must be tables, as in [{name}.NAME]")
+            return {}
+        for key, table in section.items():
+            if not isinstance(table, dict):
+                self._fault(f"{name}.{key}", f"must be a table, as in [{name}.{key}]")
+        return {key: table for key, table in section.items() if isinstance(table, dict)}
+
+    def _agent(self, name: str, table: Table) -> None:
+        key = f"agents.{name}"
+        fields = self._options(key, AGENT_OPTIONS, table, AGENT_KEYS)
+        if ("command" in table) == ("python" in table):
+            self._fault(key, 'must have either command = ["program"] or python = "pkg.mod:function"')
+            return
+        with self._faults_at(key, f"agent {name!r}: "):
+            spec = AgentSpec(name=name, **fields)
+            if "python" in table:
+                self._functions[name] = self._function(f"{key}.python", spec, table["python"])
+            else:
+                self._commands[name] = self._command(key, spec, table)
+
+    def _function(self, key: str, spec: AgentSpec, ref: object) -> AgentFunction:
+        module, _, name = ref.partition(":") if isinstance(ref, str) else ("", "", "")
+        if not module or not name:
+            raise _Fault(key, f'{ref!r}: must be "pkg.mod:function"')
+        here = str(self._path.resolve().parent)
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            found: object = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except (Exception, SystemExit) as error:  # an author's code may raise anything
+            told = str(error).splitlines() or [""]
+            raise _Fault(key, f"{ref!r}: {type(error).__name__}: {told[0]}") from error
+        return AgentFunction.of(spec, found)
+
+    def _command(self, key: str, spec: AgentSpec, table: Table) -> CommandAgent:
+        argv, cwd, env = table["command"], table.get("cwd", "."), table.get("env", {})
+        if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
+            raise _Fault(f"{key}.command", f'{argv!r}: must be a list of texts, as in ["/usr/bin/pg_dump", "shop"]')
+        if not isinstance(cwd, str):
+            raise _Fault(f"{key}.cwd", f"{cwd!r}: must be a text")
+        if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+            raise _Fault(f"{key}.env", "must be a table of texts")
+        place = self._path.resolve().parent / cwd
+        return CommandAgent(spec=spec, argv=tuple(argv), cwd=str(place), env=env)
+
+    def _trigger(self, name: str, table: Table, agents: Table) -> None:
+        key = f"triggers.{name}"
+        before = len(self._faults)
+        with self._faults_at(key):
+            check_name("trigger", name)
+        fields = self._options(key, TRIGGER_OPTIONS, table, TRIGGER_KEYS)
+        agent = table.get("agent")
+        if not isinstance(agent, str) or agent not in agents:
+            missing = "is missing" if agent is None else f"no agent {agent!r}"
+            self._fault(
+                f"{key}.agent", f"{missing}; declared: {', '.join(agents) or 'none'}{nearest(agent, list(agents))}"
+            )
+        with self._faults_at(f"{key}.input"):
+            fields["input"] = json_value(table.get("input"), what="input")
+        fields["schedule"] = self._schedule(key, table)
+        if len(self._faults) == before:
+            with self._faults_at(key, f"trigger {name!r}: "):
+                self._triggers.append(TriggerSpec(name=name, agent=str(agent), **fields))
+
+    def _schedule(self, key: str, table: Table) -> Schedule | None:
+        """None also where there was a fault."""
+        before = len(self._faults)
+        given = [rule for rule in RULE_KEYS if rule in table]
+        rules: list[Rule] = []
+        for kind in given:
+            rules += self._rules(key, kind, table)
+        if not given:
+            for stray in [bound for bound in BOUND_KEYS if bound in table]:
+                self._fault(f"{key}.{stray}", "does nothing without cron, every or at")
+        if not rules or len(self._faults) > before:
+            return None
+        try:
+            return Schedule(
+                rules=tuple(rules),
+                excepts=_excepts(table),
+                start_at=_instant("start_at", table.get("start_at")),
+                end_at=_instant("end_at", table.get("end_at")),
+                max_occurrences=table.get("max_occurrences"),
+                jitter=_length("jitter", table.get("jitter", 0)),
+            )
+        except InvalidSchedule as fault:
+            self._schedule_fault(key, given[0], fault)
+            return None
+
+    def _rules(self, key: str, kind: str, table: Table) -> list[Rule]:
+        given = table[kind]
+        several = given if isinstance(given, list) else [given]
+        if not several:
+            self._fault(f"{key}.{kind}", "must not be empty")
+        rules: list[Rule] = []
+        for one in several:
+            try:
+                rules.append(_rule(kind, one, table))
+            except InvalidSchedule as fault:
+                self._schedule_fault(key, kind, fault)
+        return rules
+
+    def _options(
+        self, key: str, options: Mapping[str, Option], table: Table, beside: tuple[str, ...]
+    ) -> dict[str, Any]:
+        given = {name: value for name, value in table.items() if name not in beside}
+        fields, faults = read_options(options, given, beside=beside)
+        for name, text in faults:
+            self._fault(f"{key}.{name}", text)
+        return fields
+
+    def _fault(self, key: str, text: str) -> None:
+        self._faults.append(f"{self._path}: {key}: {text}")
+
+    @contextmanager
+    def _faults_at(self, key: str, prefix: str = "") -> Iterator[None]:
+        try:
+            yield
+        except _Fault as fault:
+            self._fault(fault.key, str(fault).removeprefix(prefix))
+        except BadInput as fault:
+            self._fault(key, str(fault).removeprefix(prefix))
+
+    def _schedule_fault(self, key: str, kind: str, fault: InvalidSchedule) -> None:
+        """A fault in a field that is a key of the trigger is told there, others (``minute``) at the rule."""
+        if fault.field in BOUND_KEYS or fault.field == kind:
+            self._fault(f"{key}.{fault.field}", f"{_shown(fault.value)}: {fault.reason}")
+        else:
+            self._fault(f"{key}.{kind}", str(fault))
+
+
+class _Fault(BadInput):
+    """A fault at a key deeper than the one that is being read."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+def _rule(kind: str, one: Any, table: Table) -> Rule:
+    match kind:
+        case "cron":
+            return Cron(one, table.get("tz", "UTC"), table.get("gap", "shift"), table.get("fold", "first"))
+        case "every":
+            try:
+                return Every(_length("every", one), table.get("after_completion", False))
+            except InvalidSchedule as fault:
+                # The value as it was written reads better than the length that was understood.
+                raise InvalidSchedule("every", one, fault.reason) if fault.field == "every" else fault from None
+        case _:
+            moment = _instant("at", one)
+            assert moment is not None
+            return At((moment,))
+
+
+def _instant(field: str, value: object) -> datetime | None:
+    return value if value is None or isinstance(value, datetime) else schedule_json.instant(field, value)
+
+
+def _length(field: str, value: Any) -> Any:
+    try:
+        return parse_duration(value)
+    except BadInput as fault:
+        reason = str(fault).removeprefix(f"duration {value!r}: ")
+        raise InvalidSchedule(field, value, reason) from None
+
+
+def _excepts(table: Table) -> tuple[Except, ...]:
+    """Dates, texts as in Python, and tables {from, to}."""
+    given = table.get("except", [])
+    several = given if isinstance(given, list) else [given]
+    return read_excepts([_except(one) for one in several], table.get("tz", "UTC"))
+
+
+def _except(one: Any) -> Any:
+    if not isinstance(one, dict):
+        return one
+    first, last = one.get("from"), one.get("to")
+    days = all(isinstance(day, date) and not isinstance(day, datetime) for day in (first, last))
+    if set(one) != {"from", "to"} or not days:
+        raise InvalidSchedule("except", one, "must be a date, a cron text, or {from = date, to = date}")
+    return first, last
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, date) else repr(value)
