@@ -275,7 +275,8 @@ class Replica:
         if self.planner.expect(look.wake_at):
             self._planner_loop.wake()
         for runner, loop in zip(self.runners, self._runner_loops, strict=True):
-            runner.expect(look.next_ready_at)
+            if look.next_ready_at is not None:
+                runner.expect(look.next_ready_at)
             if look.ready_at is not None:
                 loop.wake()
         self.sweeper.expect(others_run=look.others_run, cancelling=look.cancelling, waiting=look.waiting)
@@ -284,6 +285,7 @@ class Replica:
 
     def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
         self.released += sum(ended.settlement.reason == StopReason.INTERRUPTED.value for _, ended in ends)
+        self._expect_retries(ends)
         if any(hand is not None and hand.assignment.scoped for hand, _ in ends):
             self._wake_runners()
         if any(ended.follow_ups for _, ended in ends):
@@ -291,6 +293,16 @@ class Replica:
         if any(hand is not None and hand.assignment.rearms for hand, _ in ends):
             self.sweeper.expect_rearm()
             self._sweeper_loop.wake()
+
+    def _expect_retries(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
+        """Runs that were queued again are begun again on time, here or by a peer."""
+        delays = [ended.settlement.delay for _, ended in ends if ended.settlement.state is RunState.QUEUED]
+        now = self._time.now()
+        if not delays or now is None:
+            return
+        for runner in self.runners:
+            runner.expect(now + min(delays))
+        self._wake_runners()
 
     # --- drain
 

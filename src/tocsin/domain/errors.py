@@ -51,10 +51,19 @@ class InvalidSchedule(BadInput):
     code = "invalid_schedule"
 
     def __init__(self, field: str, value: object, reason: str) -> None:
-        super().__init__(f"{field} {value!r}: {reason}")
+        super().__init__(f"{field} {_shown(value)}: {reason}")
         self.field = field
         self.value = value
         self.reason = reason
+
+
+def _shown(value: object) -> str:
+    """The value as it was written, cut where it would drown the line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 120 else f"{text[:117]}…"
 
 
 class InvalidSetting(BadInput):
@@ -91,8 +100,9 @@ class Refused(TocsinError):
 class NotFound(Refused):
     code = "not_found"
 
-    def __init__(self, kind: str, name: object) -> None:
-        super().__init__(f"no {kind} {str(name)!r}; see `tocsin {kind} list`")
+    def __init__(self, kind: str, name: object, *, near: str | None = None) -> None:
+        hint = f"did you mean {near!r}?" if near else f"see `tocsin {kind} list`"
+        super().__init__(f"no {kind} {str(name)!r}; {hint}")
         self.kind = kind
         self.name = str(name)
 

@@ -124,14 +124,22 @@ def _walk(schedule: Schedule, first: datetime, until: datetime) -> Iterator[date
         at = schedule.next_after(at)
 
 
-def _account_paused(schedule: Schedule, cursor: Cursor, now: datetime) -> Plan:
-    skip, next_at = _skip_until(schedule, cursor.next_at, now, SkipReason.PAUSED, cursor.gap)
+def account(schedule: Schedule, cursor: Cursor, until: datetime, reason: SkipReason) -> Plan:
+    """Every occurrence up to ``until`` is skipped for one reason, or as many as one step may take."""
+    skip, next_at = _skip_until(schedule, cursor.next_at, until, reason, cursor.gap)
     plan = Plan([], [skip] if skip else [], "armed", next_at, None)
     if next_at is None:
         plan.status = "ended"
         return plan
-    plan.gap = (SkipReason.PAUSED, skip.opened_at) if skip else cursor.gap
-    plan.wake_at = next_at if next_at <= now else next_at + REST
+    plan.gap = (reason, skip.opened_at) if skip else cursor.gap
+    plan.wake_at = next_at + cursor.phase
+    return plan
+
+
+def _account_paused(schedule: Schedule, cursor: Cursor, now: datetime) -> Plan:
+    plan = account(schedule, cursor, now, SkipReason.PAUSED)
+    if plan.next_at is not None and plan.next_at > now:
+        plan.wake_at = plan.next_at + REST
     return plan
 
 

@@ -74,9 +74,10 @@ class Runner:
         """Attempts that are being executed."""
         return self._active
 
-    def expect(self, ready_at: datetime | None) -> None:
+    def expect(self, ready_at: datetime) -> None:
         """Queued work becomes available at this instant."""
-        self._wake_at = ready_at
+        if self._wake_at is None or ready_at < self._wake_at:
+            self._wake_at = ready_at
 
     def rest(self) -> float | None:
         if self._wake_at is None or self._active >= self._executor.slots:
@@ -88,7 +89,8 @@ class Runner:
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         if not self.accepting or free <= 0 or len(self._settler) > 2 * self._executor.slots:
             return False
-        self._wake_at = None
+        if self._wake_at is not None and not self._time.until(self._wake_at):
+            self._wake_at = None
         quotas = self._quotas(free)
         claimed = await self._runs.claim(quotas, free=free)
         for assignment in claimed.assignments:
@@ -220,19 +222,12 @@ class Runner:
                 follow_ups=follow_ups,
             ),
         )
-        if settlement.state is RunState.QUEUED:
-            self._expect_retry(settlement.delay)
         self._ended()
 
     def _time_left(self, assignment: Assignment) -> timedelta | None:
         if assignment.deadline_at is None:
             return None
         return assignment.deadline_at - (self._time.now() or assignment.started_at)
-
-    def _expect_retry(self, delay: timedelta) -> None:
-        now = self._time.now()
-        if now is not None and (self._wake_at is None or now + delay < self._wake_at):
-            self._wake_at = now + delay
 
     def _tell_skipped(self, claimed: Claimed) -> None:
         for skipped in claimed.skipped:

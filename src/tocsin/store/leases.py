@@ -13,14 +13,15 @@ from tocsin.store.database import Database, Session
 class Incarnation:
     """Who writes: random for each process, and again when its lease was ended under it; never a host's name."""
 
-    def __init__(self, name: str, *, holder: UUID | None = None) -> None:
+    def __init__(self, name: str, *, actor: str | None = None) -> None:
         self.name = name
-        self.holder = holder or uuid4()
+        self.holder = uuid4()
+        self._actor = actor
 
     @property
     def actor(self) -> str:
-        """How the trail names it."""
-        return f"replica:{self.holder}"
+        """How the trail names it: a person or program by name, a replica by its incarnation."""
+        return self._actor or f"replica:{self.holder}"
 
     def reborn(self) -> None:
         """A new holder, which no lease and no run knows yet."""

@@ -245,6 +245,17 @@ class Runs:
         )
         return (row["was"], row["state"]) if row else None
 
+    async def cancel_backfill(self, trigger_id: UUID, backfill: str) -> int:
+        """How many queued runs of the backfill were cancelled."""
+        row = await self._database.fetchrow(
+            "cancel_backfill",
+            now=self._clock.now(),
+            actor=self._who.actor,
+            trigger_id=trigger_id,
+            prefix=f"backfill:{backfill}:",
+        )
+        return int(row["count"]) if row else 0
+
     async def get(self, run_id: UUID) -> dict[str, Any] | None:
         row = await self._database.fetchrow("get_run", id=run_id)
         return dict(row) if row else None

@@ -174,6 +174,17 @@ class Triggers:
     async def delete(self, session: Session, trigger_id: UUID) -> None:
         await session.fetchrow("delete_trigger", now=self._clock.now(), id=trigger_id)
 
+    async def now(self, session: Session) -> datetime:
+        """The instant that the transaction's statements go by."""
+        row = await session.fetchrow("transaction_now", now=self._clock.now())
+        assert row is not None  # a SELECT without FROM always has one row
+        at: datetime = row["now"]
+        return at
+
+    async def hint(self, session: Session) -> None:
+        """Replicas look at their triggers once the transaction is committed."""
+        await session.fetchrow("hint", actor=self._who.actor)
+
     async def why(self, trigger_id: UUID, *, since: datetime, until: datetime, limit: int) -> list[dict[str, Any]]:
         """Every recorded decision on occurrences in [since, until], newest first."""
         rows = await self._database.fetch("why", trigger_id=trigger_id, since=since, until=until, limit=limit)

@@ -232,3 +232,7 @@ SELECT w.at, w.until, w.kind, w.decision, w.reason, w.count, w.run_id, w.decided
 -- name: hint
 -- Tell every replica that triggers have changed.
 SELECT pg_notify('tocsin', 'triggers ' || :actor::text)
+
+-- name: transaction_now
+-- The instant that this transaction's statements go by.
+SELECT coalesce(:now::timestamptz, now()) AS now

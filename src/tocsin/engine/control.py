@@ -1,0 +1,413 @@
+"""Every operation that an edge can ask for, once: command line, HTTP and tests go through here.
+
+Each operation is one transaction, or reads only. Answers are plain values (see ``views``).
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from tocsin.clock import Clock
+from tocsin.declared import App
+from tocsin.domain.errors import BadInput, Conflict, NotFound
+from tocsin.domain.payload import encode
+from tocsin.domain.planning import Cursor, Occurrence, account
+from tocsin.domain.run import TERMINAL, Lane, RunKind, RunState, SkipReason
+from tocsin.domain.schedule import Schedule
+from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
+from tocsin.engine import declaring
+from tocsin.engine.planner import phase_of
+from tocsin.engine.standing import standing
+from tocsin.engine.views import history_view, run_view, trigger_detail, trigger_view
+from tocsin.store.database import Database, Session
+from tocsin.store.leases import Incarnation, Leases
+from tocsin.store.runs import Request, Runs
+from tocsin.store.trigger_rows import Decision, TriggerRow
+from tocsin.store.triggers import Triggers
+
+MAX_BACKFILL: Final = 1_000
+ADDED_BY_HAND: Final = "by hand"
+
+
+class Control:
+    """Operations on one database. actor: who asks, as the trail will say."""
+
+    def __init__(self, *, database: Database, clock: Clock, actor: str) -> None:
+        who = Incarnation(actor, actor=actor)
+        self._database = database
+        self._triggers = Triggers(database=database, clock=clock, who=who)
+        self._runs = Runs(database=database, clock=clock, who=who)
+        self._leases = Leases(database=database, clock=clock, who=who)
+
+    # --- apps and triggers
+
+    async def declare(self, app: App, *, prune: bool = False) -> dict[str, Any]:
+        """The app's agents and triggers stand as declared; names created, changed, unchanged, pruned."""
+        return await declaring.declare(self._database, self._triggers, app, prune=prune)
+
+    async def triggers(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
+        return [trigger_view(row) for row in await self._triggers.page(limit=limit, after=after)]
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        """Raises: NotFound."""
+        return trigger_detail(await self._row(name))
+
+    async def schedules(self) -> list[tuple[str, Schedule, datetime | None]]:
+        """(name, schedule, next instant) of every trigger that can fire."""
+        found: list[tuple[str, Schedule, datetime | None]] = []
+        after: str | None = None
+        while rows := await self._triggers.page(limit=1_000, after=after):
+            after = rows[-1].name
+            for row in rows:
+                schedule = None if row.paused or row.status != "armed" else _schedule_of(row)
+                if schedule is not None:
+                    found.append((row.name, schedule, row.next_at))
+        return found
+
+    async def add_trigger(self, spec: TriggerSpec) -> dict[str, Any]:
+        """A new trigger of a known agent.
+
+        Raises: Conflict, if the name is taken; NotFound, for an agent nobody declared.
+        """
+        encode(spec.input, what="input")
+        if not await self._triggers.agents(limit=1, name=spec.agent):
+            raise NotFound("agent", spec.agent)
+        async with self._database.transaction() as session:
+            if await self._triggers.lock(session, spec.name) is not None:
+                raise Conflict(
+                    f"trigger {spec.name!r} exists already; change it with `tocsin trigger edit {spec.name}`"
+                )
+            now = await self._triggers.now(session)
+            new = declaring.first_cursor(uuid7(), spec, now)
+            await self._triggers.insert(session, [new], source=ADDED_BY_HAND)
+            await self._triggers.hint(session)
+        return await self.trigger(spec.name)
+
+    async def edit_trigger(
+        self, name: str, change: Callable[[TriggerSpec], TriggerSpec], *, if_version: int | None = None
+    ) -> dict[str, Any]:
+        """A new version of a trigger; its cursor stays unless its schedule changed.
+
+        Raises: NotFound; Conflict, when the version moved on; BadInput.
+        """
+        async with self._database.transaction() as session:
+            row = await self._locked(session, name)
+            if if_version is not None and row.version != if_version:
+                raise Conflict(f"trigger {name!r} is at version {row.version}, not {if_version}: read it again")
+            spec = change(_readable(row))
+            if spec.name != name:
+                raise BadInput(f"trigger {name!r} cannot be renamed: add {spec.name!r} and delete this one")
+            encode(spec.input, what="input")
+            changed = await declaring.changed_cursor(session, self._triggers, row, spec)
+            await self._triggers.change(session, [changed], source=row.source)
+            await self._triggers.hint(session)
+        return await self.trigger(name)
+
+    async def delete_trigger(self, name: str) -> dict[str, Any]:
+        """The trigger fires no more; its queued runs are skipped as withdrawn, its history stays."""
+        async with self._database.transaction() as session:
+            row = await self._locked(session, name)
+            withdrawn = await self._triggers.withdraw(
+                session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=declaring.ALL_KINDS
+            )
+            await self._triggers.delete(session, row.id)
+        return {"trigger": name, "deleted": True, "withdrawn": withdrawn}
+
+    async def pause(self, name: str, *, reason: str = "user") -> dict[str, Any]:
+        """No occurrence becomes a run until every reason is cleared; what was queued is withdrawn."""
+        async with self._database.transaction() as session:
+            row = await self._locked(session, name)
+            reasons = sorted({*row.paused, reason})
+            if not row.paused:
+                await declaring.decide_due(session, self._triggers, row)
+                row = await self._locked(session, name)
+            await self._triggers.set_paused(session, row, reasons=reasons, plan=None)
+            await self._triggers.withdraw(
+                session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,)
+            )
+        return await self.trigger(name)
+
+    async def resume(self, name: str, *, catch_up: CatchUp | None = None, reason: str | None = None) -> dict[str, Any]:
+        """One reason, or all, is cleared; the trigger goes on from now. catch_up=latest also runs the
+        last occurrence of the pause.
+
+        Raises: NotFound; Conflict, when it does not rest for that reason; BadInput.
+        """
+        if catch_up is CatchUp.ALL:
+            raise BadInput("catch_up 'all' is a backfill: use `tocsin trigger backfill`")
+        async with self._database.transaction() as session:
+            row = await self._locked(session, name)
+            if not row.paused or (reason is not None and reason not in row.paused):
+                raise Conflict(f"trigger {name!r} is not paused" + (f" for {reason!r}" if reason else ""))
+            left = [held for held in row.paused if reason is not None and held != reason]
+            if left:
+                await self._triggers.set_paused(session, row, reasons=left, plan=None)
+            else:
+                await self._resume(session, row, catch_up)
+            await self._triggers.hint(session)
+        return await self.trigger(name)
+
+    async def _resume(self, session: Session, row: TriggerRow, catch_up: CatchUp | None) -> None:
+        spec = _readable(row)
+        plan = None
+        if spec.schedule is not None and row.status == "armed" and row.next_at is not None:
+            phase = phase_of(spec.schedule, row.id)
+            gap = (SkipReason(row.gap_reason), row.gap_from) if row.gap_reason and row.gap_from else None
+            cursor = Cursor(next_at=row.next_at, phase=phase, gap=gap)
+            plan = account(spec.schedule, cursor, row.now, SkipReason.PAUSED)
+            await self._triggers.add_skips(session, row.id, plan)
+            while plan.next_at is not None and plan.next_at <= row.now:
+                cursor = Cursor(next_at=plan.next_at, phase=phase, gap=plan.gap)
+                plan = account(spec.schedule, cursor, row.now, SkipReason.PAUSED)
+                await self._triggers.add_skips(session, row.id, plan)
+            plan.gap = None
+        await self._triggers.set_paused(session, row, reasons=[], plan=plan)
+        if catch_up is CatchUp.LATEST and plan is not None and plan.skips:
+            at = plan.skips[-1].last_at
+            await self._catch_up_one(session, row.name, spec, at)
+
+    async def _catch_up_one(self, session: Session, name: str, spec: TriggerSpec, at: datetime) -> None:
+        """One occurrence of the pause runs after all; its account says that it was skipped first."""
+        row = await self._locked(session, name)
+        if row.next_at is None or row.wake_at is None:
+            return
+        phase = phase_of(spec.schedule, row.id) if spec.schedule else timedelta(0)
+        planned = dataclasses.replace(
+            account(spec.schedule, Cursor(next_at=row.next_at, phase=phase), at, SkipReason.PAUSED)
+            if spec.schedule
+            else _no_schedule(name),
+            occurrences=[Occurrence(at, at + phase, Lane.LATE)],
+        )
+        decision = Decision(declaring.due_from(row), spec, planned, [uuid7()])
+        await self._triggers.materialise(session, [decision])
+
+    # --- runs
+
+    async def fire(self, name: str, *, key: str | None = None, input: Any = None) -> dict[str, Any]:  # noqa: A002
+        """A run of the trigger now, whatever its schedule; the same key gives the same run.
+
+        Raises: NotFound; BadInput; PayloadTooLarge.
+        """
+        row = await self._row(name)
+        spec = _readable(row)
+        payload = None if input is None else encode(input, what="input").decode()
+        request = Request(key=f"manual:{key if key is not None else uuid4()}", input=payload)
+        overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
+        ids = await self._runs.enqueue(
+            [request],
+            trigger_id=row.id,
+            kind=RunKind.MANUAL,
+            lane=Lane.LIVE.value,
+            priority=spec.priority,
+            overlap=overlap.value,
+            overlap_scope=spec.overlap_scope,
+        )
+        return await self.run(ids[0][0])
+
+    async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool = False) -> dict[str, Any]:
+        """Every occurrence in [since, until] is run once more, one at a time, beside live work.
+
+        Raises: NotFound; BadInput, for a range that is empty, in the future, or has over 1,000.
+        """
+        row = await self._row(name)
+        spec = _readable(row)
+        if spec.schedule is None:
+            raise BadInput(f"trigger {name!r} has no schedule to backfill from")
+        if not since <= until <= row.now:
+            raise BadInput("a backfill's range must be in order and must not reach into the future")
+        step = timedelta(microseconds=1)
+        instants = list(spec.schedule.occurrences(since - step, until, MAX_BACKFILL + 1))
+        if len(instants) > MAX_BACKFILL:
+            raise BadInput(f"more than {MAX_BACKFILL} occurrences in that range: backfill it in parts")
+        answer = {"trigger": name, "count": len(instants), "since": since, "until": until, "dry_run": dry_run}
+        if dry_run or not instants:
+            return answer | {"id": None}
+        backfill = str(uuid7())
+        await self._runs.enqueue(
+            [Request(key=f"backfill:{backfill}:{at.isoformat()}", nominal_at=at) for at in instants],
+            trigger_id=row.id,
+            kind=RunKind.BACKFILL,
+            lane=Lane.LATE.value,
+            priority=spec.priority,
+            overlap=Overlap.QUEUE_ALL.value,
+            overlap_scope=spec.overlap_scope if spec.overlap is not Overlap.ALLOW else f"backfill:{backfill}",
+        )
+        return answer | {"id": backfill}
+
+    async def cancel_backfill(self, name: str, backfill: str) -> dict[str, Any]:
+        """What is still queued of a backfill is cancelled; what runs goes on."""
+        row = await self._row(name)
+        count = await self._runs.cancel_backfill(row.id, backfill)
+        return {"trigger": name, "id": backfill, "cancelled": count}
+
+    async def runs(
+        self,
+        *,
+        limit: int,
+        trigger: str | None = None,
+        agent: str | None = None,
+        states: Sequence[RunState] | None = None,
+        before: UUID | None = None,
+        since: datetime | None = None,
+    ) -> list[dict[str, Any]]:
+        """Newest first."""
+        trigger_id = (await self._row(trigger)).id if trigger is not None else None
+        rows = await self._runs.page(
+            limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since
+        )
+        return [run_view(row) for row in rows]
+
+    async def run(self, run_id: UUID) -> dict[str, Any]:
+        """A run with its transitions, attempts and late results.
+
+        Raises: NotFound.
+        """
+        row = await self._runs.get(run_id)
+        if row is None:
+            raise NotFound("run", run_id)
+        return run_view(row) | history_view(await self._runs.history(run_id))
+
+    async def cancel_run(self, run_id: UUID) -> dict[str, Any]:
+        """A queued run is cancelled; a running one is asked to stop, and fenced if it does not.
+
+        Raises: NotFound; Conflict, when it has ended.
+        """
+        states = await self._runs.cancel(run_id, reason="cancelled")
+        if states is None:
+            raise NotFound("run", run_id)
+        if RunState(states[0]) in TERMINAL:
+            raise Conflict(f"run {run_id} has already ended as {states[0]}")
+        return await self.run(run_id)
+
+    async def retry_run(self, run_id: UUID) -> dict[str, Any]:
+        """A new run with the input of one that has ended; the old one stays as it is.
+
+        Raises: NotFound; Conflict, when it has not ended.
+        """
+        old = await self.run(run_id)
+        if RunState(old["state"]) not in TERMINAL:
+            raise Conflict(f"run {run_id} is {old['state']}: it can be retried once it has ended")
+        row = await self._row(old["trigger"])
+        spec = _readable(row)
+        ids = await self._runs.enqueue(
+            [Request(key=f"retry:{run_id}:{uuid4()}", input=encode(old["input"], what="input").decode())],
+            trigger_id=row.id,
+            kind=RunKind.MANUAL,
+            lane=Lane.LIVE.value,
+            priority=spec.priority,
+            overlap=(spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ALL).value,
+            overlap_scope=spec.overlap_scope,
+        )
+        return await self.run(ids[0][0])
+
+    async def why(
+        self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
+    ) -> dict[str, Any]:
+        """Why a trigger did or did not run: how it stands now, and every recorded decision in the range.
+
+        The range defaults to the last 24 hours.
+        """
+        row = await self._row(name)
+        until = until or row.now
+        since = since or until - timedelta(hours=24)
+        decisions = await self._triggers.why(row.id, since=since, until=until, limit=limit)
+        agents = await self._triggers.agents(limit=1, name=row.agent)
+        return {
+            "trigger": name,
+            "since": since,
+            "until": until,
+            "standing": standing(row, agents[0] if agents else None),
+            "decisions": decisions,
+        }
+
+    # --- agents, replicas, sums
+
+    async def agents(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
+        return [_agent_view(row) for row in await self._triggers.agents(limit=limit, after=after)]
+
+    async def agent(self, name: str) -> dict[str, Any]:
+        """Raises: NotFound."""
+        rows = await self._triggers.agents(limit=1, name=name)
+        if not rows:
+            raise NotFound("agent", name)
+        return _agent_view(rows[0])
+
+    async def replicas(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
+        """Newest first; ``everything`` includes those that have ended."""
+        return [_replica_view(row) for row in await self._leases.page(limit=limit, everything=everything)]
+
+    async def replica(self, name: str) -> dict[str, Any]:
+        """By id or name. Raises: NotFound."""
+        for row in await self._leases.page(limit=10_000, everything=True):
+            if name in (str(row["id"]), row["name"]):
+                return _replica_view(row)
+        raise NotFound("replica", name)
+
+    async def summary(self, since: datetime) -> dict[str, Any]:
+        """Runs queued since an instant by how they ended, skips by reason, lateness in seconds."""
+        return await self._runs.summary(since)
+
+    async def now(self) -> datetime:
+        """The database's instant."""
+        return (await self._triggers.next_wake())[1]
+
+    async def _row(self, name: str) -> TriggerRow:
+        row = await self._triggers.get(name)
+        if row is None:
+            raise await self._no_trigger(name)
+        return row
+
+    async def _locked(self, session: Session, name: str) -> TriggerRow:
+        row = await self._triggers.lock(session, name)
+        if row is None:
+            raise NotFound("trigger", name)
+        return row
+
+    async def _no_trigger(self, name: str) -> NotFound:
+        """The error, with the nearest name that there is."""
+        names = [row.name for row in await self._triggers.page(limit=1_000)]
+        near = difflib.get_close_matches(name, names, n=1)
+        return NotFound("trigger", name, near=near[0] if near else None)
+
+
+def _schedule_of(row: TriggerRow) -> Schedule | None:
+    try:
+        return row.spec().schedule
+    except BadInput:
+        return None
+
+
+def _readable(row: TriggerRow) -> TriggerSpec:
+    """Raises: Conflict, for a trigger that is quarantined."""
+    try:
+        return row.spec()
+    except BadInput as error:
+        raise Conflict(f"trigger {row.name!r} is broken ({error}): declare it again, or delete it") from error
+
+
+def _no_schedule(name: str) -> Any:
+    raise Conflict(f"trigger {name!r} has no schedule")
+
+
+def _agent_view(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {
+        "spec": msgspec.json.decode(row["spec"]),
+        "queued": row["queued_live"] + row["queued_late"],
+        "replicas": row["replicas"] or [],
+    }
+
+
+def _replica_view(row: dict[str, Any]) -> dict[str, Any]:
+    if row["ended_at"] is not None:
+        state = row["end_reason"]
+    elif row["expires_at"] < row["now"]:
+        state = "silent"
+    else:
+        state = "draining" if row["draining"] else "alive"
+    return {name: value for name, value in row.items() if name != "now"} | {"state": state}

@@ -1,0 +1,99 @@
+"""Rows as edges show them: plain values under stable names, instants in UTC, JSON already read."""
+
+from typing import Any
+
+import msgspec
+
+from tocsin.domain.errors import BadInput
+from tocsin.domain.schedule import Schedule
+from tocsin.store.trigger_rows import TriggerRow, read_schedule
+
+RUN_FIELDS = (
+    "id", "trigger", "agent", "kind", "state", "reason", "attempt", "max_attempts", "fence", "lane", "priority",
+    "nominal_at", "effective_at", "available_at", "queued_at", "started_at", "finished_at", "holder",
+    "cancel_requested_at", "progress", "fraction",
+)  # fmt: skip
+
+
+def run_view(row: dict[str, Any]) -> dict[str, Any]:
+    """A run: its columns, its last attempt's error as one text, its input and output as values."""
+    view = {name: row[name] for name in RUN_FIELDS}
+    kind, message = row["error_kind"], row["error_message"]
+    view["error"] = f"{kind}: {message}" if kind else None
+    view["input"] = _json(row["input"])
+    view["output"] = _json(row["output"])
+    return view
+
+
+def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The trail, the attempts and the late results of a run, their JSON read."""
+    for attempt in history["attempts"]:
+        attempt["usage"] = _json(attempt["usage"])
+    for late in history["late_results"]:
+        late["output"] = _json(late["output"])
+    return history
+
+
+def trigger_view(row: TriggerRow) -> dict[str, Any]:
+    """A trigger as it stands; ``schedule`` is the rule in words as it was written."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "agent": row.agent,
+        "schedule": schedule_text(row.schedule),
+        "status": "paused" if row.paused and row.status == "armed" else row.status,
+        "paused": list(row.paused),
+        "paused_at": row.paused_at,
+        "broken_reason": row.broken_reason,
+        "next_at": row.next_at,
+        "version": row.version,
+        "source": row.source,
+        "created_at": row.created_at,
+        "changed_at": row.changed_at,
+    }
+
+
+def trigger_detail(row: TriggerRow) -> dict[str, Any]:
+    return trigger_view(row) | {
+        "rules": _json(row.schedule),
+        "policy": _json(row.policy),
+        "input": _json(row.input),
+        "wake_at": row.wake_at,
+    }
+
+
+def schedule_text(schedule: str | None) -> str | None:
+    """``cron 0 9 * * mon-fri Europe/Paris``; what cannot be read is shown as it stands."""
+    if schedule is None:
+        return None
+    try:
+        return describe(read_schedule(schedule))
+    except (BadInput, ValueError, TypeError, RecursionError):
+        return schedule[:80]
+
+
+def describe(schedule: Schedule) -> str:
+    """A schedule in one line, from its canonical form."""
+    form = schedule.to_json()
+    rules = form["rules"]
+    assert isinstance(rules, list)  # its canonical form
+    text = " | ".join(_rule(rule) for rule in rules)
+    extras = [f"{key.removesuffix('_seconds')}={form[key]}" for key in sorted(form) if key not in ("rules", "except")]
+    if form.get("except"):
+        extras.append("with exceptions")
+    return " ".join([text, *extras])
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    if "cron" in rule:
+        zone = rule.get("tz", "UTC")
+        return f"cron {rule['cron']}" + (f" {zone}" if zone != "UTC" else "")
+    if "every_seconds" in rule:
+        after = " after completion" if rule.get("after_completion") else ""
+        return f"every {rule['every_seconds']:g}s{after}"
+    instants = rule.get("at", [])
+    return f"at {instants[0]}" + (f" and {len(instants) - 1} more" if len(instants) > 1 else "") if instants else "at"
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
