@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from tocsin.domain.errors import EmbeddedFailed
 from tocsin.store.embedded import EmbeddedPostgres
 
 MEMORY = Path("/dev/shm")
+MINE = f"tocsin-test-{os.geteuid()}-"
 ROOM = 1_000_000_000
 FAST = {
     "fsync": "off",
@@ -92,6 +93,16 @@ async def template(server: Server) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the test's own that only its user may enter, in memory where there is room."""
+    if not _roomy(MEMORY):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{MINE}quick-", dir=MEMORY) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
 async def dsn(server: Server, template: str) -> AsyncIterator[str]:
     """The DSN of a migrated database of the test's own."""
     async with server.database(template) as dsn:
@@ -117,16 +128,20 @@ async def durable(anyio_backend: str, tmp_path: Path) -> AsyncIterator[EmbeddedP
 @asynccontextmanager
 async def _place_in_memory() -> AsyncIterator[Path | None]:
     """A directory in memory if there is room: a clone is some 300 files, which takes a slow disk 0.3 s."""
-    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
+    if not _roomy(MEMORY):
         yield None
         return
-    for left_behind in MEMORY.glob(f"tocsin-test-{os.geteuid()}-*"):
+    for left_behind in MEMORY.glob(f"{MINE}*"):
         await _remove_if_unused(left_behind)
-    place = Path(tempfile.mkdtemp(prefix=f"tocsin-test-{os.geteuid()}-", dir=MEMORY))
+    place = Path(tempfile.mkdtemp(prefix=MINE, dir=MEMORY))
     try:
         yield place
     finally:
         shutil.rmtree(place)
+
+
+def _roomy(place: Path) -> bool:
+    return place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > ROOM
 
 
 async def _remove_if_unused(home: Path) -> None:

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL with real processes: started, shared, killed, recovered, stopped."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -113,8 +114,8 @@ def a_user() -> Iterator[type[User]]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    home = tmp_path / "home"
+def home(quick_path: Path) -> Iterator[Path]:
+    home = quick_path / "home"
     yield home
     for pid_file in home.glob("pg*/postmaster.pid"):
         pid = int(pid_file.read_text().splitlines()[0])
@@ -275,9 +276,18 @@ async def test_a_kill_during_initdb_leaves_nothing_half_made(a_user: type[User],
     assert not (home / "pg18.unfinished").exists()
 
 
+@pytest.mark.parametrize("patience", [0.0, 0.05, 0.2, 0.4])
+async def test_a_start_that_is_given_up_stands_in_nobodys_way(home: Path, patience: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await (await EmbeddedPostgres.ensure(home)).stop()
+    async with await EmbeddedPostgres.ensure(home) as postgres:
+        assert await ask(postgres.dsn, "SELECT 1") == 1
+
+
 @pytest.mark.parametrize("name", ["long" * 40, "with space & 100%", "comma, 'quote'", "né"])
-async def test_any_path_will_do_as_a_home(a_user: type[User], tmp_path: Path, name: str) -> None:
-    home = tmp_path / name
+async def test_any_path_will_do_as_a_home(a_user: type[User], quick_path: Path, name: str) -> None:
+    home = quick_path / name
     async with await EmbeddedPostgres.ensure(home) as postgres:
         other = a_user(home)
         said = await other.said()
@@ -297,10 +307,11 @@ async def test_a_copy_of_a_running_home_never_attaches_to_the_original(home: Pat
 @as_root
 async def test_as_root_it_runs_in_a_namespace_and_the_files_stay_roots(home: Path) -> None:
     home.mkdir()
+    home.parent.chmod(0o700)
     chosen = choose_isolation(home, find_binaries().path / "postgres", owner=None)
     if not isinstance(chosen, OwnNamespace):
         pytest.skip("user namespaces are forbidden here")
-    assert home.parent.parent.stat().st_mode & 0o077 == 0
+    assert home.parent.stat().st_mode & 0o077 == 0
     async with await EmbeddedPostgres.ensure(home) as postgres:
         assert postgres.pid is not None
         assert Path(f"/proc/{postgres.pid}/uid_map").read_text().split() == [str(NOBODY), "0", "1"]

@@ -91,7 +91,8 @@ async def initialise(cluster: Cluster, binaries: Binaries, isolation: Isolation,
             await asyncio.sleep(0.005)
     finally:
         if process.poll() is None:
-            process.kill()
+            # Asked politely it takes its own children and their shared memory along.
+            process.terminate()
             process.wait()
     if process.returncode:
         shutil.rmtree(unfinished, ignore_errors=True)
