@@ -132,6 +132,7 @@ def test_a_python_fault_is_one_line_with_its_place(text: str, said: str) -> None
 
 def test_a_failed_import_can_be_tried_again() -> None:
     fault(write("again.py", "import no_such_thing\n"))
+    assert "again" not in sys.modules
     assert list(load_app(write("again.py", APP)).agents) == ["digest"]
 
 

@@ -54,6 +54,12 @@ async def test_a_plain_function_runs_in_a_daemon_thread_of_its_own(begin: Begin)
     assert await begin.function(agent).outcome() == Succeeded(b"[false,true]")
 
 
+async def test_a_thread_has_the_context_of_its_caller(begin: Begin) -> None:
+    mark = contextvars.ContextVar("mark", default="unset")
+    mark.set("set")
+    assert await begin.function(mark.get).outcome() == Succeeded(b'"set"')
+
+
 async def test_plain_functions_run_side_by_side(begin: Begin) -> None:
     meeting = threading.Barrier(4, timeout=30)
 
@@ -118,6 +124,7 @@ async def test_an_exception_is_a_failure_with_its_class_words_and_traceback(begi
     ("error", "outcome"),
     [
         (RetryAfter(90, "rate limited"), Postponed(90.0, "rate limited")),
+        (RetryAfter(math.nan, "odd"), Postponed(0.0, "odd")),
         (RetryAfter(math.inf), Postponed(366 * 86400.0, "retry after inf s")),
         (Fatal("bad key"), Failed("Fatal", "bad key", final=True)),
         (Cancelled("done elsewhere"), Stopped()),
@@ -287,9 +294,10 @@ async def test_a_stop_before_the_first_step_leaves_the_agent_unbegun(begin: Begi
     async def agent() -> None:
         begun.append(True)
 
-    attempt = begin.function(agent)
-    attempt.stop.request(StopReason.CANCELLED)
-    assert await attempt.outcome() == Stopped()
+    for unbegun in (agent, lambda: begun.append(True)):
+        attempt = begin.function(unbegun)
+        attempt.stop.request(StopReason.CANCELLED)
+        assert await attempt.outcome() == Stopped()
 
     attempt = begin.function(agent)
     # Now execute() has made the agent's task, which has not had its first step.
@@ -325,8 +333,9 @@ async def test_a_loop_in_a_thread_can_await_the_flag(begin: Begin) -> None:
     loop = asyncio.get_running_loop()
 
     async def inner(run: Run) -> str:
-        loop.call_soon_threadsafe(asked.set)
-        return await asyncio.wait_for(run.cancelled, 30)
+        # Called once this loop sleeps, without a timer, so that the stop has to wake it from the other thread.
+        asyncio.get_running_loop().call_soon(loop.call_soon_threadsafe, asked.set)
+        return await run.cancelled
 
     attempt = begin.function(lambda run: asyncio.run(inner(run)))
     async with asyncio.timeout(30):

@@ -1,7 +1,6 @@
 """The border that an agent's doings cross: an assignment in, and whatever comes back as an Outcome."""
 
 import asyncio
-import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -53,8 +52,7 @@ def refused_result(refusal: BadInput) -> Failed:
 
 def postponed(seconds: float, reason: str) -> Postponed:
     """However odd the number, the delay is one that the store can add to an instant."""
-    bounded = min(seconds, MAX_DELAY) if math.isfinite(seconds) else MAX_DELAY
-    return Postponed(max(0.0, bounded), plain(reason))
+    return Postponed(max(0.0, min(seconds, MAX_DELAY)), plain(reason))
 
 
 def outcome_of(error: BaseException, stop: StopSignal, policy: AgentSpec) -> Outcome:
