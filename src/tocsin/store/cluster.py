@@ -7,6 +7,7 @@ not in another container on the same volume. A pid proves none of that.
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -91,8 +92,9 @@ async def initialise(cluster: Cluster, binaries: Binaries, isolation: Isolation,
             await asyncio.sleep(0.005)
     finally:
         if process.poll() is None:
-            # Asked politely it takes its own children and their shared memory along.
-            process.terminate()
+            # With its children, in the session that is theirs alone.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
     if process.returncode:
         shutil.rmtree(unfinished, ignore_errors=True)
