@@ -73,6 +73,7 @@ class Replica:
         self._stack = AsyncExitStack()
         self._loops: list[Loop] = []
         self._wake_keeper: Callable[[], None] = _nothing
+        self._aside_database: Database | None = None
         self._compose()
 
     def _compose(self) -> None:
@@ -177,6 +178,11 @@ class Replica:
         self._log.info("hub.stopped", replica=self.who.name, released=self.released)
 
     @property
+    def statements(self) -> int:
+        """Statements sent so far, the keeper's included."""
+        return self.database.calls + (self._aside_database.calls if self._aside_database else 0)
+
+    @property
     def ready(self) -> bool:
         """Whether this replica takes work: not draining, and every loop gets through its steps."""
         return not self.draining and all(loop.healthy for loop in self._loops)
@@ -197,6 +203,7 @@ class Replica:
 
     async def _keep(self, ready: Callable[[], None], leave: Awaitable[None]) -> None:
         database = Database(self.database.dsn, pooler=self.database.pooler, size=1, statements=self.database.statements)
+        self._aside_database = database
         keeper = Keeper(
             database=database,
             leases=Leases(database=database, clock=self._clock, who=self.who),
@@ -286,7 +293,8 @@ class Replica:
     def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
         self.released += sum(ended.settlement.reason == StopReason.INTERRUPTED.value for _, ended in ends)
         self._expect_retries(ends)
-        if any(hand is not None and hand.assignment.scoped for hand, _ in ends):
+        freed = any(hand is not None and hand.assignment.scoped for hand, _ in ends)
+        if freed or any(runner.held_back for runner in self.runners):
             self._wake_runners()
         if any(ended.follow_ups for _, ended in ends):
             self._lookout_loop.wake()

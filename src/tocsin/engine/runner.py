@@ -51,6 +51,7 @@ class Runner:
     ) -> None:
         self.name = f"runner-{executor.name}"
         self.accepting = True
+        self.held_back = False
         self._executor = executor
         self._agents = list(executor.agents)
         self._runs = runs
@@ -87,7 +88,8 @@ class Runner:
     async def run_once(self) -> bool:
         free = min(self._executor.slots - self._active, self._batch)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
-        if not self.accepting or free <= 0 or len(self._settler) > 2 * self._executor.slots:
+        self.held_back = len(self._settler) > 2 * self._executor.slots
+        if not self.accepting or free <= 0 or self.held_back:
             return False
         if self._wake_at is not None and not self._time.until(self._wake_at):
             self._wake_at = None

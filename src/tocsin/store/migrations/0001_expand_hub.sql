@@ -106,7 +106,8 @@ CREATE UNIQUE INDEX runs_key
 CREATE INDEX runs_ready
     ON tocsin.runs (agent, lane, priority DESC, available_at, id) WHERE state = 'queued';
 CREATE UNIQUE INDEX runs_scope_held ON tocsin.runs (scope) WHERE state = 'running' AND scope IS NOT NULL;
-CREATE INDEX runs_scope_waiting ON tocsin.runs (scope, nominal_at) WHERE state = 'queued' AND scope IS NOT NULL;
+CREATE INDEX runs_newest_waiting
+    ON tocsin.runs (scope, nominal_at) WHERE state = 'queued' AND overlap IN ('queue_one', 'cancel_previous');
 CREATE UNIQUE INDEX runs_permit_held
     ON tocsin.runs (permit_scope, permit) WHERE state = 'running' AND permit IS NOT NULL;
 CREATE INDEX runs_running ON tocsin.runs (holder) WHERE state = 'running';

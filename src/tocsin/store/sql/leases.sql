@@ -31,15 +31,15 @@ WITH instant AS (
 SELECT (SELECT n.expires_at FROM renewed n) AS expires_at,
        array(SELECT g.id
                FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)
-               LEFT JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.state = 'running'
+               LEFT JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder
               WHERE r.id IS NULL) AS fenced,
        array(SELECT r.id
                FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)
-               JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.state = 'running'
+               JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder
               WHERE r.cancel_reason = 'superseded') AS superseded,
        array(SELECT r.id
                FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)
-               JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.state = 'running'
+               JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder
               WHERE r.cancel_requested_at IS NOT NULL AND r.cancel_reason <> 'superseded') AS cancelled,
        coalesce((SELECT array_agg(y.id ORDER BY y.id) FROM strays y), '{}') AS stray_ids,
        coalesce((SELECT array_agg(y.fence ORDER BY y.id) FROM strays y), '{}') AS stray_fences

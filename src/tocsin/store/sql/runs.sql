@@ -64,6 +64,7 @@ WITH instant AS (
                WHEN c.fence = 0 AND c.overlap IN ('queue_one', 'cancel_previous') AND EXISTS (
                     SELECT FROM tocsin.runs n
                      WHERE n.scope = c.scope AND n.state = 'queued' AND n.kind = c.kind
+                       AND n.overlap IN ('queue_one', 'cancel_previous')
                        AND n.available_at <= instant.now
                        AND (n.nominal_at, n.id) > (c.nominal_at, c.id)) THEN 'overlap'
                WHEN NOT pg_try_advisory_xact_lock(hashtextextended(c.scope, 0)) THEN 'wait'
@@ -154,6 +155,8 @@ SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.state, d.reason
 -- name: settle
 -- Close attempts, or queue their runs again; a row comes back for each that was still ours.
 -- A fenced result is kept apart. Sending the same settlement twice changes nothing and answers the same.
+-- Only running rows have a holder. IS NOT DISTINCT FROM keeps the partial indexes on running rows out of
+-- the plan: each row is found by its key, however many are running.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), given AS (
@@ -171,7 +174,7 @@ WITH instant AS (
            available_at = CASE WHEN g.state = 'queued' THEN instant.now + g.delay ELSE r.available_at END,
            finished_at = CASE WHEN g.state = 'queued' THEN NULL ELSE instant.now END
       FROM given g, instant
-     WHERE r.id = g.id AND r.fence = g.fence AND r.state = 'running' AND r.holder = :holder::uuid
+     WHERE r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
     RETURNING r.id, r.fence, r.seq, r.state, r.reason, r.trigger_id, r.nominal_at, r.finished_at, r.attempt,
               CASE WHEN g.counted THEN r.attempt ELSE r.attempt + 1 END AS tried,
               g.error_kind, g.error_message, g.usage, g.log
@@ -210,6 +213,7 @@ WITH instant AS (
       JOIN closed c ON c.id = f.parent AND c.state <> 'queued'
       JOIN tocsin.runs p ON p.id = c.id
       JOIN tocsin.agents a ON a.name = p.agent
+     WHERE cardinality(:follow_ids) > 0
     ON CONFLICT DO NOTHING
     RETURNING id, queued_at
 ), woken_trail AS (
@@ -244,7 +248,7 @@ INSERT INTO tocsin.attempts AS a (run_id, fence, attempt, progress, fraction, pr
 SELECT r.id, r.fence, r.attempt, g.progress, g.fraction, coalesce(:now::timestamptz, now()), g.usage::jsonb
   FROM unnest(:ids::uuid[], :fences::bigint[], :progress::text[], :fractions::double precision[], :usages::text[])
     AS g (id, fence, progress, fraction, usage)
-  JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.state = 'running' AND r.holder = :holder::uuid
+  JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
 ON CONFLICT (run_id, fence) DO UPDATE
    SET progress = coalesce(excluded.progress, a.progress),
        fraction = coalesce(excluded.fraction, a.fraction),
@@ -291,7 +295,7 @@ WITH instant AS (
                 WHEN r.deadline_at <= instant.now THEN 'deadline'
                 ELSE 'lost' END AS reason
       FROM orphans o
-      JOIN tocsin.runs r ON r.id = o.id AND r.state = 'running'
+      JOIN tocsin.runs r ON r.id = o.id
      CROSS JOIN instant
 ), swept AS (
     UPDATE tocsin.runs r
@@ -301,7 +305,7 @@ WITH instant AS (
            available_at = CASE WHEN j.state = 'queued' THEN instant.now ELSE r.available_at END,
            finished_at = CASE WHEN j.state = 'queued' THEN NULL ELSE instant.now END
       FROM judged j, instant
-     WHERE r.id = j.id AND r.fence = j.fence AND r.state = 'running'
+     WHERE r.id = j.id AND r.fence = j.fence AND r.holder IS NOT DISTINCT FROM j.holder
     RETURNING r.id, r.fence, r.seq, j.attempt, r.state, r.reason, r.trigger_id, r.agent, j.holder
 ), trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
@@ -323,7 +327,7 @@ SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), overdue AS MATERIALIZED (
-    SELECT r.id, r.fence
+    SELECT r.id, r.fence, r.holder
       FROM tocsin.runs r
       JOIN tocsin.agents a ON a.name = r.agent
      CROSS JOIN instant
@@ -337,7 +341,7 @@ WITH instant AS (
        SET state = 'cancelled', reason = coalesce(r.cancel_reason, 'cancelled'), holder = NULL, permit = NULL,
            permit_scope = NULL, seq = r.seq + 1, finished_at = instant.now
       FROM overdue o, instant
-     WHERE r.id = o.id AND r.fence = o.fence AND r.state = 'running'
+     WHERE r.id = o.id AND r.fence = o.fence AND r.holder IS NOT DISTINCT FROM o.holder
     RETURNING r.id, r.fence, r.seq, r.attempt, r.reason, r.trigger_id
 ), trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
