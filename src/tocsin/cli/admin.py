@@ -1,0 +1,71 @@
+"""Admin processes: ``sync``, ``migrate``, ``doctor``."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tocsin.cli.connection import opened, reached, run_async
+from tocsin.cli.listing import JsonFlag
+from tocsin.cli.output import emit
+from tocsin.cli.process import AppRef
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("sync")(sync)
+    app.command("migrate")(migrate)
+    app.command("doctor")(doctor)
+
+
+def sync(
+    app: AppRef,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete triggers the app no longer declares.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Declare the app's agents and triggers: all of them, or nothing."""
+    from tocsin.app import load_app  # noqa: PLC0415
+
+    loaded = load_app(app)
+    declared = run_async(_sync(loaded, prune))
+    if json:
+        emit({"app": app, **declared})
+        return
+    for kind, lists in declared.items():
+        for what, names in lists.items():
+            if names:
+                shown = f": {', '.join(names[:20])}{' …' if len(names) > 20 else ''}" if what != "unchanged" else ""
+                typer.echo(f"{len(names)} {kind} {what}{shown}")
+
+
+async def _sync(app: Any, prune: bool) -> dict[str, Any]:
+    async with opened() as control:
+        return await control.declare(app, prune=prune)
+
+
+def migrate(json: JsonFlag = False) -> None:
+    """Bring the database to this release's schema; safe to repeat, and to run from several places."""
+    run_async(_migrate(json))
+
+
+async def _migrate(json: bool) -> None:
+    from tocsin.settings import load_settings  # noqa: PLC0415
+    from tocsin.store.migrate import migrate as bring_forward  # noqa: PLC0415
+
+    settings = load_settings()
+    async with reached(settings) as dsn:
+        state = await bring_forward(dsn, pooler=settings.pooled)
+    if json:
+        emit({"schema": state.code, "was": state.database, "applied": state.applied})
+    elif state.applied:
+        typer.echo(f"schema {state.database} → {state.code}: {', '.join(state.applied)}")
+    else:
+        typer.echo(f"schema {state.code}: nothing to do")
+
+
+def doctor(json: JsonFlag = False) -> None:
+    """Look at everything a hub needs, and say what to do about what is wrong."""
+    from tocsin.cli.doctor import examine, print_findings  # noqa: PLC0415
+
+    findings = run_async(examine())
+    code = print_findings(findings, json=json)
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,31 @@
+"""What all listings share: --json, --limit, --all, and going through pages."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, Final
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at most.")]
+All = Annotated[bool, typer.Option("--all", help="Everything there is, page by page.")]
+DEFAULT_LIMIT: Final = 50
+PAGE: Final = 500
+
+Row = dict[str, Any]
+
+
+async def pages(
+    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, key: str, limit: int, everything: bool
+) -> AsyncIterator[Row]:
+    """Rows of a listing that goes on after a key, as many as were asked for."""
+    left = limit
+    after: Any = None
+    while everything or left > 0:
+        size = PAGE if everything else min(left, PAGE)
+        rows = await fetch(size, after)
+        for row in rows:
+            yield row
+        if len(rows) < size:
+            return
+        left -= len(rows)
+        after = rows[-1][key]

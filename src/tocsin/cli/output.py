@@ -1,0 +1,139 @@
+"""What commands print: one JSON object a line, or tables for people that fit a terminal."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+#: The zones of a listing's instants are always UTC, so the hour is enough beside how long ago it was.
+_STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+STATE_COLOURS: Final = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "skipped": "bright_black",
+    "running": "cyan",
+    "queued": "blue",
+    "armed": "green",
+    "waiting": "cyan",
+    "paused": "yellow",
+    "broken": "red",
+    "ended": "bright_black",
+    "manual": "blue",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+    "info": "blue",
+}
+
+
+def emit(value: Mapping[str, Any]) -> None:
+    """One line of JSON; instants in UTC with Z, lengths of time in seconds."""
+    import msgspec  # noqa: PLC0415
+
+    sys.stdout.write(msgspec.json.encode(plain(value)).decode() + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The value with only what JSON has forms for, and instants in UTC."""
+    match value:
+        case datetime():
+            return value.astimezone(UTC)
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            return {str(key): plain(part) for key, part in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(part) for part in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def console(width: int | None = None) -> Any:
+    """A rich console on stdout; a pipe has room for wide rows."""
+    from rich.console import Console  # noqa: PLC0415
+
+    if width is None and not sys.stdout.isatty():
+        width = 120
+    return Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, grows: str | None = None) -> None:
+    """A table, or a line that says there is nothing. ``grows``: the column that takes the room and may wrap."""
+    if not rows:
+        sys.stdout.write(f"{empty}\n")
+        return
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column != grows, ratio=None)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
+    """Names and values, one pair a line, without those that have nothing to say."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, show_header=False, show_edge=False)
+    table.add_column(style="bright_black", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        if value is not None and value not in ("", [], {}):
+            table.add_row(name, _cell(value))
+    console().print(table)
+
+
+def _cell(value: Any) -> Any:
+    from rich.text import Text  # noqa: PLC0415
+
+    text = "" if value is None else str(value)
+    return Text(text, style=STATE_COLOURS.get(text, ""))
+
+
+def instant(at: datetime | None, now: datetime | None = None) -> str:
+    """``12:00:03Z in 4 s``: the date stands only where it is another day."""
+    if at is None:
+        return "–"
+    at = at.astimezone(UTC)
+    if now is None:
+        return at.strftime("%Y-%m-%d %H:%M:%SZ")
+    form = "%H:%M:%SZ" if at.date() == now.astimezone(UTC).date() else "%Y-%m-%d %H:%M:%SZ"
+    away = (at - now).total_seconds()
+    return f"{at.strftime(form)} {f'in {length(away)}' if away > 0 else f'{length(-away)} ago'}"
+
+
+def length(seconds: float | None) -> str:
+    """``340 ms``, ``4 s``, ``3 m 20 s``, ``2 d 4 h``: two units at most."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    rest = int(seconds)
+    words = []
+    for size, unit in _STEPS:
+        count, rest = divmod(rest, size)
+        if count:
+            words.append(f"{count} {unit}")
+        elif words:
+            break
+    return " ".join(words[:2]) or "0 s"
+
+
+def between(first: datetime | None, last: datetime | None) -> float | None:
+    """Seconds from one instant to another, where both are known."""
+    return (last - first).total_seconds() if first is not None and last is not None else None
+
+
+def compact(value: Any, limit: int = 60) -> str:
+    """JSON on one line, cut where it is long."""
+    import msgspec  # noqa: PLC0415
+
+    text = msgspec.json.encode(plain(value)).decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,106 @@
+"""``up`` and ``serve``: the commands that stay."""
+
+import asyncio
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tocsin.cli.exits import RELEASED
+from tocsin.domain.errors import BadInput
+
+if TYPE_CHECKING:
+    from tocsin.serve import Ended, Order, View
+    from tocsin.telemetry import Log
+
+AppRef = Annotated[str, typer.Argument(metavar="APP", help="path/app.py[:hub], pkg.mod[:hub] or file.toml.")]
+OptionalApp = Annotated[str | None, typer.Argument(metavar="[APP]", help="The app whose agents it runs.")]
+For = Annotated[str | None, typer.Option("--for", metavar="SECONDS", help="Drain after this time, and sum up.")]
+Json = Annotated[bool, typer.Option("--json", help="Log lines as JSON, no live view.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("up")(up)
+    app.command("serve")(serve)
+
+
+def up(
+    app: AppRef,
+    lasts: For = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Log lines instead of the live view.")] = False,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Write the live view's last frame as a picture.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Everything in one: the embedded PostgreSQL, its schema, the hub, and the app's agents."""
+    if record is not None and record.suffix != ".svg":
+        raise BadInput(f"--record {record}: the picture is an SVG; name it …/view.svg")
+    live = record is not None or (not plain and not json and sys.stdout.isatty())
+    _run(app, whole=True, lasts=_length(lasts), live=live, record=record, json=json)
+
+
+def serve(app: OptionalApp = None, lasts: For = None, json: Json = False) -> None:
+    """One replica on TOCSIN_DATABASE_URL, whose schema `tocsin migrate` has made."""
+    _run(app, whole=False, lasts=_length(lasts), live=False, record=None, json=json)
+
+
+def _length(text: str | None) -> timedelta | None:
+    """Raises: BadInput."""
+    from tocsin.domain.duration import parse_duration  # noqa: PLC0415
+
+    if text is None:
+        return None
+    try:
+        return timedelta(seconds=float(text)) if text.replace(".", "", 1).isdigit() else parse_duration(text)
+    except (BadInput, OverflowError):
+        raise BadInput(f"--for {text!r}: must be a number of seconds, or a length of time such as 5m") from None
+
+
+def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, record: Path | None, json: bool) -> None:
+    from tocsin.settings import load_settings  # noqa: PLC0415
+    from tocsin.telemetry import logger  # noqa: PLC0415
+
+    settings = load_settings()
+    app = None
+    if ref is not None:
+        from tocsin.app import load_app  # noqa: PLC0415
+
+        app = load_app(ref)
+    from tocsin.serve import Order  # noqa: PLC0415
+
+    order = Order(settings=settings, app=app, whole=whole, lasts=lasts, summed=live)
+    form = "json" if json else settings.log_format
+    if live:
+        from tocsin.cli.live import LiveView  # noqa: PLC0415
+
+        view = LiveView(source=ref or "", record=record, level=settings.log_level, form=form)
+        ended = _processed(order, view.log, view.show)
+    else:
+        log = logger(form=form, level=settings.log_level)
+        ended = _processed(order, log, None)
+    if ended.summary is not None:
+        if sys.stdout.isatty() and not json:
+            from tocsin.cli.summary import print_summary  # noqa: PLC0415
+
+            print_summary(ended.summary)
+        else:
+            logger(form=form, level="info").info("hub.summary", **_flat(ended.summary))
+    if ended.released:
+        raise typer.Exit(RELEASED)
+
+
+def _processed(order: "Order", log: "Log", view: "View | None") -> "Ended":
+    from tocsin.serve import Process  # noqa: PLC0415
+
+    return asyncio.run(Process(order, log=log, view=view).run())
+
+
+def _flat(summary: dict[str, Any]) -> dict[str, Any]:
+    """For a line: lateness as three numbers, rounded to the microsecond."""
+    lateness = {
+        f"lateness_{name}": round(value, 6) for name, value in summary.get("lateness", {}).items() if value is not None
+    }
+    return {name: value for name, value in summary.items() if name != "lateness"} | lateness

@@ -1,0 +1,127 @@
+"""All commands under one name, and what becomes of whatever they raise: one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tocsin.cli.admin import add_to as add_admin
+from tocsin.cli.agents import commands as agent_commands
+from tocsin.cli.crontab import commands as import_commands
+from tocsin.cli.exits import DONE, INTERRUPTED, code_of, lines_of, say
+from tocsin.cli.process import add_to as add_processes
+from tocsin.cli.replicas import commands as replica_commands
+from tocsin.cli.runs import commands as run_commands
+from tocsin.cli.schedules import add_to as add_schedules
+from tocsin.cli.triggers import commands as trigger_commands
+from tocsin.domain.errors import TocsinError
+from tocsin.version import __version__
+
+HELP = "Rings every agent on time, exactly once, and keeps watch over the run until it is over."
+
+
+def program() -> typer.Typer:
+    """The whole command line, without any of what its commands need."""
+    app = typer.Typer(
+        name="tocsin",
+        help=HELP,
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    add_processes(app)
+    add_admin(app)
+    add_schedules(app)
+    app.add_typer(trigger_commands(), name="trigger", help="Triggers: what is called, and when.")
+    app.add_typer(run_commands(), name="run", help="Runs: what was called, and how it ended.")
+    app.add_typer(agent_commands(), name="agent", help="Agents: what can be called.")
+    app.add_typer(replica_commands(), name="replica", help="Replicas: which hubs are there.")
+    app.add_typer(import_commands(), name="import", help="Bring schedules along from elsewhere.")
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tocsin {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """One command from its words to its exit code; nothing is raised."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = _run(words or ["--help"])
+    return code if _flushed() else code or DONE
+
+
+def _run(words: list[str]) -> int:
+    try:
+        answer = typer.main.get_command(program()).main(words, prog_name="tocsin", standalone_mode=False)
+        return answer if isinstance(answer, int) else DONE
+    except BrokenPipeError:
+        return DONE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:  # the last line of defence: a person gets a line, not a traceback
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    """The error's lines are on stderr; its exit code."""
+    if isinstance(error, typer.TyperException):
+        return _misused(error)
+    if not isinstance(error, TocsinError):
+        return _unexpected(error)
+    for line in lines_of(error):
+        say(line)
+    return code_of(error)
+
+
+def _misused(error: typer.TyperException) -> int:
+    told = getattr(error, "format_message", error.__str__)()
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "tocsin"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(told)
+        return 2
+    say(f"{told.strip().rstrip('.')}; see `{path} --help`")
+    return 2
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("TOCSIN_LOG_LEVEL", "").lower() == "debug":
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+    text = str(error).strip().splitlines()
+    say(
+        f"unexpected {type(error).__name__}{f': {text[0]}' if text else ''}; "
+        "this is a bug: please report it with what TOCSIN_LOG_LEVEL=debug shows"
+    )
+    return 1
+
+
+def _flushed() -> bool:
+    """What was written has gone out; where nobody reads any more, the interpreter's end must not complain."""
+    clean = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            clean = False
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            except (OSError, ValueError):
+                continue
+    return clean

@@ -1,0 +1,77 @@
+"""``tocsin replica``: which hubs are there, and which have gone."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from tocsin.cli.connection import opened, run_async
+from tocsin.cli.listing import DEFAULT_LIMIT, JsonFlag, Limit
+from tocsin.cli.output import emit, instant, print_fields, print_table
+
+MOST = 100_000
+
+
+def commands() -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    app.command("list")(list_replicas)
+    app.command("show")(show)
+    return app
+
+
+def list_replicas(
+    limit: Limit = DEFAULT_LIMIT,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Replicas, newest first; those that have ended with --all."""
+    run_async(_list(limit, everything, json))
+
+
+async def _list(limit: int, everything: bool, json: bool) -> None:
+    async with opened() as control:
+        rows = await control.replicas(limit=MOST if everything else limit, everything=everything)
+        now = await control.now()
+    if json:
+        for row in rows:
+            emit(row)
+        return
+    print_table(
+        ["replica", "state", "running", "slots", "started", "renewed", "version", "agents"],
+        [
+            (
+                row["name"],
+                row["state"],
+                row["running"],
+                row["slots"],
+                instant(row["started_at"], now),
+                instant(row["renewed_at"], now),
+                row["version"],
+                ", ".join(row["agents"]),
+            )
+            for row in rows
+        ],
+        empty="no replica is alive; start one with `tocsin up APP` or `tocsin serve`",
+        grows="agents",
+    )
+
+
+def show(name: Annotated[str, typer.Argument(help="A replica's name or id.")], json: JsonFlag = False) -> None:
+    """One replica."""
+    run_async(_show(name, json))
+
+
+async def _show(name: str, json: bool) -> None:
+    async with opened() as control:
+        row = await control.replica(name)
+        now = await control.now()
+    if json:
+        emit(row)
+        return
+    print_fields([(key, _shown(value, now)) for key, value in row.items()])
+
+
+def _shown(value: Any, now: datetime) -> Any:
+    if isinstance(value, datetime):
+        return instant(value, now)
+    return ", ".join(value) if isinstance(value, list) else value

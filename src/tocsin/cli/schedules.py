@@ -1,0 +1,184 @@
+"""When things are due: ``next`` for one expression, ``forecast`` for all triggers."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tocsin.cli.connection import opened, run_async
+from tocsin.cli.output import console, emit, instant, print_table
+from tocsin.domain.errors import BadInput
+
+if TYPE_CHECKING:
+    from tocsin.domain.forecast import Crowd, Forecast
+
+MOST_INSTANTS = 100_000
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("next")(next_instants)
+    app.command("forecast")(forecast)
+
+
+def next_instants(
+    expression: Annotated[str, typer.Argument(metavar="EXPR", help="A cron expression, five or six fields.")],
+    *,
+    tz: Annotated[str, typer.Option("--tz", help="IANA zone in which it is read.")] = "UTC",
+    after: Annotated[str | None, typer.Option(help="ISO 8601 instant to look from; now when left out.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, max=MOST_INSTANTS, help="How many instants.")] = 5,
+    gap: Annotated[str, typer.Option(help="In a daylight-saving gap: shift or skip.")] = "shift",
+    fold: Annotated[str, typer.Option(help="In a fold: first, last or both.")] = "first",
+    json: JsonFlag = False,
+) -> None:
+    """When would it fire? Asks no database."""
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+    from tocsin.domain.schedule import cron  # noqa: PLC0415
+
+    schedule = cron(expression, tz, gap=_one_of("gap", gap), fold=_one_of("fold", fold))
+    now = _now()
+    start = _read_instant("--after", after, tz) if after is not None else now
+    zone = ZoneInfo(tz)
+    at: datetime | None = start
+    for found in range(count):
+        at = schedule.next_after(at) if at is not None else None
+        if at is None:
+            if not found and not json:
+                console().print("never again")
+            return
+        local = at.astimezone(zone)
+        if json:
+            emit({"expr": expression, "tz": tz, "at": at, "local": local.isoformat()})
+        else:
+            shown = instant(at, now) if at > now and after is None else instant(at)
+            typer.echo(f"{local:%a %Y-%m-%d %H:%M:%S %Z}".ljust(32) + f"  {shown}")
+
+
+def forecast(
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 366, help="How far to look ahead.")] = 24,
+    json: JsonFlag = False,
+) -> None:
+    """The load ahead: fires by minute, what falls together, herds."""
+    run_async(_forecast(hours, json))
+
+
+async def _forecast(hours: float, json: bool) -> None:
+    from datetime import timedelta  # noqa: PLC0415
+
+    from tocsin.domain.forecast import Planned  # noqa: PLC0415
+    from tocsin.domain.forecast import forecast as look_ahead  # noqa: PLC0415
+
+    async with opened() as control:
+        now = await control.now()
+        planned = [Planned(name, schedule, at) async for name, schedule, at in _schedules(control)]
+    result = look_ahead(planned, now, now + timedelta(hours=hours))
+    if json:
+        _emit_forecast(result)
+    else:
+        _print_forecast(result, now)
+
+
+async def _schedules(control: Any) -> Any:
+    found = control.schedules()
+    if hasattr(found, "__aiter__"):
+        async for one in found:
+            yield one
+    else:
+        for one in await found:
+            yield one
+
+
+def _emit_forecast(result: "Forecast") -> None:
+    emit(
+        {
+            "kind": "total",
+            "since": result.since,
+            "until": result.until,
+            "triggers": result.triggers,
+            "fires": result.total,
+            "collision_instants": result.collision_instants,
+            "cut": result.cut,
+        }
+    )
+    for minute, count in result.minutes:
+        emit({"kind": "minute", "at": minute, "fires": count})
+    for kind, crowds in (("collision", result.collisions), ("herd", result.herds)):
+        for crowd in crowds:
+            emit({"kind": kind, "at": crowd.at, "fires": crowd.count, "triggers": crowd.names})
+
+
+def _print_forecast(result: "Forecast", now: datetime) -> None:
+    out = console()
+    out.print(
+        f"{result.total:,} fires of {result.triggers:,} triggers until {instant(result.until)}, "
+        f"{len(result.minutes):,} minutes have any"
+    )
+    if result.cut:
+        out.print(
+            f"at least: {len(result.cut):,} triggers fire too often to be followed to the end "
+            f"({', '.join(result.cut[:3])}{' …' if len(result.cut) > 3 else ''})"
+        )
+    if not result.total:
+        return
+    hours = result.hours()
+    peak = max(count for _, count in hours)
+    shown = [(hour, count) for hour, count in hours if count]
+    out.print()
+    print_table(
+        ["hour (UTC)", "fires", ""],
+        [(f"{hour:%m-%d %H:00}", f"{count:,}", "█" * max(1, round(count / peak * 40))) for hour, count in shown[:48]],
+        empty="",
+    )
+    out.print()
+    print_table(
+        ["busiest minutes", "fires"],
+        [(instant(minute, now), f"{count:,}") for minute, count in result.busiest(5)],
+        empty="",
+    )
+    _print_crowds("falls together", result.collisions[:5], result.collision_instants)
+    _print_crowds("herds, within a second", result.herds[:5], len(result.herds))
+    if result.herds:
+        out.print('jitter = "30s" on some of these triggers spreads them')
+
+
+def _print_crowds(title: str, crowds: "tuple[Crowd, ...]", count: int) -> None:
+    if crowds:
+        console().print()
+        rows = [(instant(crowd.at), crowd.count, _names(crowd)) for crowd in crowds]
+        print_table([f"{title} ({count:,})", "fires", "triggers"], rows, empty="", grows="triggers")
+
+
+def _names(crowd: "Crowd") -> str:
+    more = crowd.count - len(crowd.names)
+    return ", ".join(crowd.names) + (f" and {more} more" if more > 0 else "")
+
+
+def _one_of(field: str, value: str) -> Any:
+    from tocsin.domain.errors import InvalidSchedule  # noqa: PLC0415
+
+    choices = {"gap": ("shift", "skip"), "fold": ("first", "last", "both")}[field]
+    if value not in choices:
+        raise InvalidSchedule(f"--{field}", value, f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+    return value
+
+
+def _now() -> datetime:
+    from tocsin.clock import host_now  # noqa: PLC0415
+
+    return host_now()
+
+
+def _read_instant(option: str, text: str, tz: str) -> datetime:
+    """An instant; without an offset it is read in the zone of the expression.
+
+    Raises: BadInput.
+    """
+    from datetime import UTC  # noqa: PLC0415
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=ZoneInfo(tz))).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z") from None

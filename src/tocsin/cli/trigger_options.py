@@ -1,0 +1,137 @@
+"""What can be said of a trigger on the command line, and the trigger that comes of it."""
+
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tocsin.domain.errors import BadInput, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from tocsin.domain.schedule import Schedule
+    from tocsin.domain.trigger import CatchUp as CatchUpPolicy
+    from tocsin.domain.trigger import TriggerSpec
+
+Cron = Annotated[list[str] | None, typer.Option(help="A cron expression; may be given again.")]
+Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.")]
+Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
+At = Annotated[list[str] | None, typer.Option(help="An ISO 8601 instant; may be given again.")]
+Jitter = Annotated[str | None, typer.Option(help="Spread over this length of time.")]
+Input = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="JSON, @FILE, or @- for stdin.")]
+Overlap = Annotated[str | None, typer.Option(help="skip, queue_one, queue_all, cancel_previous or allow.")]
+CatchUp = Annotated[str | None, typer.Option(help="skip, latest or all.")]
+Priority = Annotated[int | None, typer.Option(help="0 to 9, 9 first.")]
+ExpiresAfter = Annotated[str | None, typer.Option(help="How long a run may wait in the queue.")]
+
+SCHEDULE_OPTIONS: Final = ("cron", "tz", "every", "at", "jitter")
+POLICY_OPTIONS: Final = ("overlap", "catch_up", "priority", "expires_after")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """The options as they were typed; None for those that were not."""
+
+    agent: str | None
+    cron: list[str] | None
+    tz: str | None
+    every: str | None
+    at: list[str] | None
+    jitter: str | None
+    input: str | None
+    overlap: str | None
+    catch_up: str | None
+    priority: int | None
+    expires_after: str | None
+
+    def check_any(self) -> None:
+        """Raises: BadInput, when nothing was given."""
+        if all(not getattr(self, field.name) and getattr(self, field.name) != 0 for field in fields(self)):
+            raise BadInput("nothing to change: give an option, such as --cron; see `tocsin trigger edit --help`")
+
+    def new(self, name: str) -> "TriggerSpec":
+        """Raises: BadInput."""
+        from tocsin.domain.trigger import TriggerSpec  # noqa: PLC0415
+
+        return self.applied(TriggerSpec(name=name, agent=self.agent or ""))
+
+    def applied(self, spec: "TriggerSpec") -> "TriggerSpec":
+        """The trigger with these changes.
+
+        Raises: BadInput.
+        """
+        from tocsin.options import TRIGGER_OPTIONS, options_of  # noqa: PLC0415
+
+        policy = {name: getattr(self, name) for name in POLICY_OPTIONS if getattr(self, name) is not None}
+        changes = options_of("trigger", spec.name, TRIGGER_OPTIONS, policy)
+        if self.agent is not None:
+            changes["agent"] = self.agent
+        if self.input is not None:
+            changes["input"] = read_input(self.input)
+        if any(getattr(self, name) for name in SCHEDULE_OPTIONS):
+            changes["schedule"] = self._schedule(spec.schedule)
+        return replace(spec, **changes)
+
+    def _schedule(self, now: "Schedule | None") -> "Schedule":
+        """New rules replace the old ones; bounds and exceptions stay."""
+        from tocsin.domain import schedule as schedules  # noqa: PLC0415
+        from tocsin.domain.duration import parse_duration  # noqa: PLC0415
+        from tocsin.domain.rules import Cron as CronRule  # noqa: PLC0415
+
+        rules = [schedules.cron(expression, self.tz or "UTC").rules[0] for expression in self.cron or ()]
+        if self.every is not None:
+            rules.append(schedules.every(self.every).rules[0])
+        if self.at:
+            rules.append(schedules.at(*self.at).rules[0])
+        if not rules and now is None:
+            raise BadInput("--tz and --jitter need a schedule: give --cron, --every or --at")
+        if not rules and now is not None:
+            # A zone alone moves the expressions that are there.
+            rules = [
+                replace(rule, tz=self.tz) if self.tz is not None and isinstance(rule, CronRule) else rule
+                for rule in now.rules
+            ]
+        elif self.tz is not None and not self.cron:
+            raise BadInput("--tz is for --cron: every and at have no zone")
+        built = schedules.Schedule(tuple(rules)) if now is None else replace(now, rules=tuple(rules))
+        return built if self.jitter is None else replace(built, jitter=parse_duration(self.jitter))
+
+
+def read_input(text: str | None) -> Any:
+    """The JSON value of an option, from a file after ``@``, from stdin after ``@-``.
+
+    Raises: BadInput, PayloadTooLarge.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from tocsin.domain.agent import MAX_PAYLOAD  # noqa: PLC0415
+    from tocsin.domain.payload import accept  # noqa: PLC0415
+
+    if text is None:
+        return None
+    if not text.startswith("@"):
+        return msgspec.json.decode(accept(text.encode(errors="replace"), what="--input"))
+    name = text[1:]
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read(MAX_PAYLOAD + 1)
+        else:
+            size = Path(name).stat().st_size
+            if size > MAX_PAYLOAD:
+                raise PayloadTooLarge(f"--input {name}", size=size, limit=MAX_PAYLOAD)
+            content = Path(name).read_bytes()
+    except OSError as error:
+        raise BadInput(f"--input {text}: {error.strerror or error}") from None
+    return msgspec.json.decode(accept(content, what=f"--input {name}"))
+
+
+def catch_up_of(text: str | None) -> "CatchUpPolicy | None":
+    """Raises: BadInput."""
+    from tocsin.domain.trigger import CatchUp as CatchUpPolicy  # noqa: PLC0415
+
+    if text is None:
+        return None
+    if text not in list(CatchUpPolicy):
+        raise BadInput(f"--catch-up {text!r}: must be latest or skip")
+    return CatchUpPolicy(text)
