@@ -125,7 +125,7 @@ class Runner:
             key = (assignment.agent, assignment.lane)
             taken[key] = taken.get(key, 0) + 1
         self._busy = max(1, len({agent for agent, _ in taken}))
-        if claimed.skipped:
+        if claimed.skipped or claimed.passed_over:
             return True
         if sum(taken.values()) >= free:
             return self._active < self._executor.slots

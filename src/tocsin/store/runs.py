@@ -29,8 +29,11 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
+    """passed_over: how many used up quota for nothing, so that what stands behind them was not looked at."""
+
     assignments: list[Assignment]
     skipped: list[Skipped]
+    passed_over: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,10 @@ class Runs:
             lanes=[quota.lane for quota in quotas],
             quotas=[quota.count for quota in quotas],
         )
-        claimed = Claimed([], [])
+        claimed = Claimed([], [], rows[0]["passed_over"])
         for row in rows:
+            if row["id"] is None:
+                continue
             if row["state"] == "running":
                 claimed.assignments.append(_assignment(row))
             else:

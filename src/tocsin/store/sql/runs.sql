@@ -1,7 +1,8 @@
 -- name: claim
 -- Take what is ready, within quotas, lanes, limits and overlap: claimed runs come back with fence + 1.
 -- One snapshot judges, the two unique indexes on running rows have the last word: a claim that lost a
--- race raises unique_violation as a whole and is tried again.
+-- race raises unique_violation as a whole and is tried again. passed_over: candidates that used up quota
+-- for nothing, because one of their scope or key was taken; the next claim does not see them as ready.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), mine AS (
@@ -83,7 +84,7 @@ WITH instant AS (
 ), ruled AS (
     SELECT r.id, r.scope, r.permit_scope, r.concurrency,
            CASE WHEN r.place > 1 AND r.overlap = 'skip' AND r.fence = 0 THEN 'overlap'
-                WHEN r.place > 1 THEN 'wait'
+                WHEN r.place > 1 THEN 'behind'
                 ELSE r.verdict END AS verdict,
            r.priority, r.available_at
       FROM ranked r
@@ -143,12 +144,14 @@ WITH instant AS (
     SELECT d.id, d.seq, 'queued', d.state, d.attempt, d.fence, :actor::text, d.reason, instant.now
       FROM decided d, instant
 )
-SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.state, d.reason, d.fence, d.attempt,
+SELECT p.passed_over, d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.state, d.reason, d.fence, d.attempt,
        d.max_attempts, d.nominal_at, d.effective_at, d.started_at, d.deadline_at, d.input, d.lane,
        d.scoped, d.occurrence_key, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
        l.finished_at AS last_finished_at, lr.output AS last_output, t.status = 'waiting' AS rearms
-  FROM decided d
-  JOIN tocsin.triggers t ON t.id = d.trigger_id
+  FROM (SELECT (SELECT count(*) FROM ruled r WHERE r.verdict <> 'wait') - (SELECT count(*) FROM decided)
+               AS passed_over) p
+  LEFT JOIN decided d ON true
+  LEFT JOIN tocsin.triggers t ON t.id = d.trigger_id
   LEFT JOIN tocsin.last_successes l ON l.trigger_id = d.trigger_id AND d.state = 'running'
   LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
 
