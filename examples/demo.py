@@ -58,7 +58,7 @@ async def digest(run: Run) -> dict[str, Any]:
         "head": reading.head,
         "commits": len(reading.changes),
         "left": reading.left,
-        "file": str(file),
+        "file": file.name,
         "source": reading.source,
     }
 
@@ -205,7 +205,7 @@ def first_start() -> datetime:
 
 SOME_COMMITS = {"repo": str(CHECKOUT), "commits": 6}
 
-hub.trigger("disk", "disk", cron("*/2 * * * * *"), input={"paths": [str(CHECKOUT), "/tmp"]}, expires_after="10s")
+hub.trigger("disk", "disk", cron("*/3 * * * * *"), input={"paths": [str(CHECKOUT), "/tmp"]}, expires_after="10s")
 hub.trigger("digest", digest, every("10s"), input=SOME_COMMITS)
 # Due every 4 s and busy for some 6 s: what falls into a run is skipped, and `tocsin trigger why index` says so.
 hub.trigger("index", index, every("4s"), input={"mb": 24, "mb_per_second": 4}, overlap="skip")
