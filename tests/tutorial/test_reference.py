@@ -1,0 +1,116 @@
+"""What the reference says is what the code has: no more, no less."""
+
+import ast
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import typer
+
+from tocsin.cli import exits
+from tocsin.cli.program import program
+from tocsin.domain.duration import format_duration
+from tocsin.domain.run import TERMINAL, TRANSITIONS, RunState, SkipReason
+from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS
+from tocsin.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+SOURCES = ROOT / "src" / "tocsin"
+MIGRATION = SOURCES / "store" / "migrations" / "0001_expand_hub.sql"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+LEVELS = {"debug", "info", "warning", "error"}
+
+
+def rows_of(page: str, *, after: str = "") -> Iterator[list[str]]:
+    """The cells of a page's tables, without their heads, up to the next heading."""
+    text = (DOCS / page).read_text(encoding="utf-8").partition(after)[2] if after else (DOCS / page).read_text("utf-8")
+    for line in text.splitlines():
+        if after and line.startswith("## "):
+            return
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_every_setting_stands_in_the_reference_with_its_default() -> None:
+    written = {row[0].strip("`"): row[1].strip("`") for row in rows_of("reference/settings.md")}
+    assert written == {f"{PREFIX}{name.upper()}": shown(field.default) for name, field in Settings.model_fields.items()}
+
+
+def shown(default: object) -> str:
+    if default is None:
+        return "–"
+    return format_duration(default) if isinstance(default, timedelta) else str(default)
+
+
+def events() -> dict[str, str]:
+    """Every event that the code logs, with its level."""
+    found: dict[str, str] = {}
+    for file in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS:
+                first = node.args[0] if node.args else None
+                if isinstance(first, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]+", str(first.value)):
+                    found[str(first.value)] = node.func.attr
+    return found
+
+
+def test_every_event_stands_in_the_reference_with_its_level() -> None:
+    assert {row[0].strip("`"): row[1] for row in rows_of("reference/events.md")} == events()
+
+
+@pytest.mark.parametrize(("after", "options"), [("## Agents", AGENT_OPTIONS), ("## Triggers", TRIGGER_OPTIONS)])
+def test_every_option_of_an_app_stands_in_the_reference(after: str, options: dict[str, object]) -> None:
+    assert [row[0].strip("`") for row in rows_of("reference/app.md", after=after)] == list(options)
+
+
+def test_the_state_graph_has_exactly_the_edges_of_the_code() -> None:
+    drawn = set(re.findall(r"^    (\S+) --> (\S+)$", (DOCS / "states.md").read_text(encoding="utf-8"), re.MULTILINE))
+    edges = {(state.value, onward.value) for state, onwards in TRANSITIONS.items() for onward in onwards}
+    assert drawn == edges | {("[*]", RunState.QUEUED.value)} | {(state.value, "[*]") for state in TERMINAL}
+
+
+def test_the_table_takes_exactly_the_edges_of_the_code() -> None:
+    checked = re.findall(r"WHEN '(\w+)' THEN to_state IN \(([^)]*)\)", MIGRATION.read_text(encoding="utf-8"))
+    taken = {(state, onward.strip(" '")) for state, onwards in checked for onward in onwards.split(",")}
+    assert taken == {(state.value, onward.value) for state, onwards in TRANSITIONS.items() for onward in onwards}
+
+
+def test_every_status_of_a_trigger_is_explained() -> None:
+    statuses = re.search(r"CHECK \(status IN \(([^)]*)\)\)", MIGRATION.read_text(encoding="utf-8"))
+    assert statuses is not None
+    written = {row[0].strip("`") for row in rows_of("states.md", after="## A trigger")}
+    assert written == {status.strip(" '") for status in statuses[1].split(",")}
+
+
+def test_every_reason_for_a_skip_is_promised() -> None:
+    text = (DOCS / "semantics.md").read_text(encoding="utf-8")
+    assert [reason for reason in SkipReason if f"`{reason}`" not in text] == []
+
+
+def test_every_command_stands_in_the_reference() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    commands = typer.main.get_command(program()).commands  # type: ignore[attr-defined]  # a group has them
+    for name, command in commands.items():
+        for word in (name, *getattr(command, "commands", {})):
+            assert re.search(rf"`(?:tocsin )?(?:\S+ )?{word}[ `]", text), f"{name}: {word}"
+
+
+def test_every_exit_code_stands_in_the_reference() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8").partition("## Exit codes")[2]
+    codes = {exits.DONE, exits.REFUSED, exits.BAD_INPUT, exits.NO_DATABASE, exits.RELEASED, exits.INTERRUPTED}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes
+
+
+def test_every_decision_is_listed() -> None:
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (DOCS / "decisions").glob("0*.md") if f"({page.name})" not in index] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]
+    assert [link for link in links if not (page.parent / link.partition("#")[0]).exists()] == []
