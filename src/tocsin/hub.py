@@ -19,6 +19,7 @@ from tocsin.domain.errors import SchemaMismatch, StoreError
 from tocsin.domain.run import RunState, Settlement, StopReason
 from tocsin.engine.aside import Aside
 from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.desk import Desk
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hand, Hands
 from tocsin.engine.keeper import Keeper
@@ -119,6 +120,7 @@ class Replica:
             log=log,
             batch=settings.batch,
             fired=self._wake_runners,
+            desk=Desk(self.runners),
         )
         self.lookout = Lookout(
             leases=leases,

@@ -1,5 +1,6 @@
 """An agent as the hub knows it: a name and the policy that its runs follow."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -10,6 +11,9 @@ from tocsin.domain.errors import BadInput
 MAX_NAME: Final = 200
 MAX_PAYLOAD: Final = 1024 * 1024
 """Bytes of JSON that an input or an output may have."""
+
+
+_UNFIT: Final = re.compile(r"""^-|[\s/\\'"]""")
 
 
 class OnLost(StrEnum):
@@ -48,9 +52,7 @@ class AgentSpec:
         check_name("agent", self.name)
         for what, limit in (("timeout", self.timeout), ("deadline", self.deadline)):
             if limit is not None and limit <= timedelta(0):
-                raise BadInput(
-                    f"agent {self.name!r}: {what} must be longer than 0 s; leave it out for no limit"
-                )
+                raise BadInput(f"agent {self.name!r}: {what} must be longer than 0 s; leave it out for no limit")
         if not 1 <= self.max_attempts <= 100:
             raise BadInput(f"agent {self.name!r}: retries must be 0–99, not {self.max_attempts - 1}")
         if self.concurrency is not None and not 1 <= self.concurrency <= 10_000:
@@ -58,9 +60,7 @@ class AgentSpec:
         if self.concurrency_key is not None and self.concurrency is None:
             raise BadInput(f"agent {self.name!r}: concurrency_key needs concurrency, the limit per key")
         if not timedelta(0) <= self.backoff_base <= self.backoff_cap:
-            raise BadInput(
-                f"agent {self.name!r}: backoff must be at least 0 s and at most its cap {self.backoff_cap}"
-            )
+            raise BadInput(f"agent {self.name!r}: backoff must be at least 0 s and at most its cap {self.backoff_cap}")
         if self.cancel_within < timedelta(0):
             raise BadInput(f"agent {self.name!r}: cancel_within must not be negative")
 
@@ -74,7 +74,5 @@ def check_name(kind: str, name: object) -> None:
         raise BadInput(f"{kind} name {name!r}: must be a text that is not empty")
     if len(name) > MAX_NAME:
         raise BadInput(f"{kind} name {name[:40]!r}…: at most {MAX_NAME} characters, this has {len(name)}")
-    if not name.isprintable() or any(c.isspace() or c in "/\\'\"" for c in name) or name.startswith("-"):
-        raise BadInput(
-            f"{kind} name {name!r}: no spaces, quotes, slashes or control characters, and no dash in front"
-        )
+    if not name.isprintable() or _UNFIT.search(name):
+        raise BadInput(f"{kind} name {name!r}: no spaces, quotes, slashes or control characters, and no dash in front")

@@ -169,7 +169,7 @@ def _stopped(end: AttemptEnd, stop: StopReason, failure: Failed | None) -> Settl
             message = (
                 f"no end within its timeout of {limit.total_seconds():g} s" if limit else "no end in time"
             )
-            return _retried_or_failed(end, Failed("Timeout", message))
+            return _retried_or_failed(end, Failed("TimeoutError", message))
         case StopReason.INTERRUPTED | StopReason.LEASE_LOST | StopReason.FENCED:
             if end.policy.on_lost is OnLost.FAIL and stop is not StopReason.INTERRUPTED:
                 return Settlement(RunState.FAILED, reason="lost", error=failure)
@@ -189,7 +189,7 @@ def _postponed(end: AttemptEnd, delay: timedelta, reason: str) -> Settlement:
 
 
 def _retried_or_failed(end: AttemptEnd, failure: Failed) -> Settlement:
-    reason = "timeout" if failure.kind == "Timeout" else "error"
+    reason = "timeout" if end.stop is StopReason.TIMEOUT else "error"
     if failure.final or not is_retried(end.policy, failure.kind):
         return Settlement(RunState.FAILED, reason="fatal" if failure.final else reason, error=failure)
     if end.attempt >= end.max_attempts:

@@ -113,6 +113,7 @@ class Control:
         """The trigger fires no more; its queued runs are skipped as withdrawn, its history stays."""
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
+            await declaring.withdraw_due(session, self._triggers, row)
             withdrawn = await self._triggers.withdraw(
                 session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=declaring.ALL_KINDS
             )

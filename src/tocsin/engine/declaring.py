@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput
-from tocsin.domain.planning import Cursor, first_plan, plan
+from tocsin.domain.planning import Cursor, account, first_plan, plan
 from tocsin.domain.run import SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
@@ -80,6 +80,10 @@ async def _prune(session: Session, triggers: Triggers, app: App) -> list[str]:
         after = rows[-1].name
         for row in rows:
             if row.name not in declared:
+                locked = await triggers.lock(session, row.name)
+                if locked is None:
+                    continue
+                await withdraw_due(session, triggers, locked)
                 await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=ALL_KINDS)
                 await triggers.delete(session, row.id)
                 pruned.append(row.name)
@@ -120,37 +124,55 @@ async def changed_cursor(session: Session, triggers: Triggers, row: TriggerRow, 
     """
     if row.status != "broken" and has_same_schedule(row, spec.schedule):
         return NewTrigger(id=row.id, spec=spec, status=row.status, next_at=row.next_at, wake_at=row.wake_at)
-    await decide_due(session, triggers, row)
+    await withdraw_due(session, triggers, await decide_due(session, triggers, row))
     new = first_cursor(row.id, spec, row.now)
     if row.paused and new.next_at is not None:
         return NewTrigger(id=row.id, spec=spec, status=new.status, next_at=new.next_at, wake_at=new.next_at)
     return new
 
 
-async def decide_due(session: Session, triggers: Triggers, row: TriggerRow) -> None:
-    """What the row's own schedule had due until now is decided, as the planner would have."""
+async def decide_due(session: Session, triggers: Triggers, row: TriggerRow) -> TriggerRow:
+    """What the row's own schedule had due until now is decided, as the planner would have; the row since then."""
     current = row
     while current.status == "armed" and current.next_at is not None and current.wake_at is not None:
         if current.next_at > current.now:
-            return
+            break
         try:
             spec = current.spec()
         except BadInput:
-            return
+            break
         if spec.schedule is None:
-            return
+            break
         gap = (SkipReason(current.gap_reason), current.gap_from) if current.gap_reason and current.gap_from else None
         phase = phase_of(spec.schedule, current.id)
         if current.next_at + phase > current.now:
-            return
+            break
         cursor = Cursor(next_at=current.next_at, phase=phase, paused=bool(current.paused), gap=gap)
         planned = plan(spec, spec.schedule, cursor, current.now)
         decision = Decision(due_from(current), spec, planned, [uuid7() for _ in planned.occurrences])
         await triggers.materialise(session, [decision])
         again = await triggers.lock(session, current.name)
         if again is None:
-            return
+            break
         current = again
+    return current
+
+
+async def withdraw_due(session: Session, triggers: Triggers, row: TriggerRow) -> None:
+    """What a schedule that is given up had due until now, and nobody has decided, is accounted as withdrawn.
+
+    With jitter that is an instant whose delay has not passed yet; the caller holds the row's lock.
+    """
+    try:
+        schedule = row.spec().schedule
+    except BadInput:
+        return
+    next_at = row.next_at if row.status == "armed" else None
+    gap: tuple[SkipReason, datetime] | None = None
+    while schedule is not None and next_at is not None and next_at <= row.now:
+        withdrawn = account(schedule, Cursor(next_at=next_at, gap=gap), row.now, SkipReason.WITHDRAWN)
+        await triggers.add_skips(session, row.id, withdrawn)
+        next_at, gap = withdrawn.next_at, withdrawn.gap
 
 
 def due_from(row: TriggerRow) -> DueTrigger:

@@ -2,11 +2,13 @@
 
 Reads: due triggers, oldest first, locked and skipping what a peer has locked. Writes, in the same
 transaction and one statement: runs (unique by trigger and nominal instant), accounts of skips, and
-the triggers' cursors, each only if it still stands where we read it.
+the triggers' cursors, each only if it still stands where we read it. Where this replica has a slot
+to spare for the agent, the run is inserted as claimed, so that it begins one commit after its instant.
 
 If the process dies before the commit, nothing has happened and the locks are gone; after it, all
-has. There is no statement between the insert and the cursor's move. Every replica does this; there
-is no leader. A batch costs the same number of statements however many triggers are in it.
+has, and what was begun in our name is swept like any other claim. There is no statement between the
+insert and the cursor's move. Every replica does this; there is no leader. A batch costs the same
+number of statements however many triggers are in it.
 """
 
 from collections.abc import Callable
@@ -20,9 +22,10 @@ from uuid_utils.compat import uuid7
 from tocsin.clock import Clock
 from tocsin.domain.errors import BadInput, StatementRefused
 from tocsin.domain.planning import Cursor, plan
-from tocsin.domain.run import SkipReason
+from tocsin.domain.run import Lane, SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.desk import Desk, Kept
 from tocsin.store.database import Database
 from tocsin.store.trigger_rows import Decision, DueTrigger, read_spec
 from tocsin.store.triggers import Triggers
@@ -51,6 +54,7 @@ class Planner:
         log: Log,
         batch: int,
         fired: Callable[[], None],
+        desk: Desk | None = None,
     ) -> None:
         self._database = database
         self._triggers = triggers
@@ -59,6 +63,7 @@ class Planner:
         self._log = log
         self._batch = batch
         self._fired = fired
+        self._desk = desk
         self._wake_at: datetime | None = None
 
     def rest(self) -> float | None:
@@ -78,21 +83,23 @@ class Planner:
         except StatementRefused:
             # One row's values poison the whole batch: one by one, each poison meets only itself.
             count = await self._one_by_one()
-        if count:
-            self._fired()
         if count == self._batch:
             return True
         await self._look_ahead()
         return False
 
     async def _step(self, batch: int) -> int:
-        async with self._database.transaction() as session:
-            now, due = await self._triggers.lock_due(session, batch=batch)
-            if now is None:
-                return 0
-            decisions = [self.decide(trigger, now) for trigger in due]
-            await self._triggers.materialise(session, decisions)
+        with Kept(self._desk) as kept:
+            async with self._database.transaction() as session:
+                now, due = await self._triggers.lock_due(session, batch=batch)
+                if now is None:
+                    return 0
+                decisions = [self.decide(trigger, now, kept) for trigger in due]
+                begun = await self._triggers.materialise(session, decisions)
+            kept.begin(begun)
         self._tell(decisions)
+        if sum(len(decision.run_ids) for decision in decisions) > len(begun):
+            self._fired()
         return len(due)
 
     async def _one_by_one(self) -> int:
@@ -122,10 +129,10 @@ class Planner:
         self._wake_at, now = await self._triggers.next_wake()
         self._time.learn(now, asked_at=asked_at)
 
-    def decide(self, trigger: DueTrigger, now: datetime) -> Decision:
+    def decide(self, trigger: DueTrigger, now: datetime, kept: Kept) -> Decision:
         """What becomes of one locked trigger. One that cannot be read or evaluated is quarantined."""
         try:
-            spec = read_spec(trigger.name, trigger.agent, trigger.schedule, trigger.policy)
+            spec = read_spec(trigger.agent, trigger.schedule, trigger.policy)
             if spec.schedule is None:
                 raise BadInput("it is due but has no schedule")
             gap = None
@@ -140,7 +147,10 @@ class Planner:
             planned = plan(spec, spec.schedule, cursor, now)
         except (BadInput, ValueError, OverflowError, ArithmeticError, RecursionError, LookupError) as error:
             return Decision(trigger, None, None, broken_reason=str(error) or type(error).__name__)
-        return Decision(trigger, spec, planned, [uuid7() for _ in planned.occurrences])
+        # A single on-time occurrence of an agent that is served here with a slot to spare begins here.
+        single = len(planned.occurrences) == 1 and planned.occurrences[0].lane is Lane.LIVE
+        begins = single and kept.keep(trigger.agent)
+        return Decision(trigger, spec, planned, [uuid7() for _ in planned.occurrences], begins=begins)
 
     def _tell(self, decisions: list[Decision]) -> None:
         for decision in decisions:

@@ -10,7 +10,7 @@ No database session is held while an agent is awaited.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Final
@@ -53,7 +53,7 @@ class Runner:
         self.accepting = True
         self.held_back = False
         self._executor = executor
-        self._agents = list(executor.agents)
+        self.agents = list(executor.agents)
         self._runs = runs
         self._hands = hands
         self._settler = settler
@@ -65,6 +65,8 @@ class Runner:
         self._wake = wake
         self._ended = ended
         self._active = 0
+        self._kept = 0
+        self._saturated = False
         self._late = 0
         self._busy = 1
         self._turn = 0
@@ -74,6 +76,23 @@ class Runner:
     def active(self) -> int:
         """Attempts that are being executed."""
         return self._active
+
+    def keep(self) -> bool:
+        """A slot is kept for a run that is about to be inserted, if work does not queue for one already."""
+        spare = self._executor.slots - self._active - self._kept
+        if not self.accepting or self._saturated or self.held_back or spare <= 0:
+            return False
+        self._kept += 1
+        return True
+
+    def give_back(self, slots: int) -> None:
+        """So many kept slots are free again."""
+        self._kept -= slots
+
+    def begin(self, assignments: Sequence[Assignment]) -> None:
+        """Runs that were claimed for us are executed."""
+        for assignment in assignments:
+            self._begin(assignment)
 
     def expect(self, ready_at: datetime) -> None:
         """Queued work becomes available at this instant."""
@@ -86,7 +105,7 @@ class Runner:
         return self._time.until(self._wake_at)
 
     async def run_once(self) -> bool:
-        free = min(self._executor.slots - self._active, self._batch)
+        free = min(self._executor.slots - self._active - self._kept, self._batch)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         self.held_back = len(self._settler) > 2 * self._executor.slots
         if not self.accepting or free <= 0 or self.held_back:
@@ -95,18 +114,19 @@ class Runner:
             self._wake_at = None
         quotas = self._quotas(free)
         claimed = await self._runs.claim(quotas, free=free)
-        for assignment in claimed.assignments:
-            self._begin(assignment)
+        self.begin(claimed.assignments)
         self._tell_skipped(claimed)
-        return self._is_more(claimed, quotas, free)
+        more = self._is_more(claimed, quotas, free)
+        self._saturated = more or self._active >= self._executor.slots
+        return more
 
     def _quotas(self, free: int) -> list[Quota]:
         """Shares of the free slots: round robin between agents, the late lane within its fifth.
 
         An agent that had nothing last time costs the others nothing: shares are of those that had.
         """
-        self._turn = (self._turn + 1) % len(self._agents)
-        order = self._agents[self._turn :] + self._agents[: self._turn]
+        self._turn = (self._turn + 1) % len(self.agents)
+        order = self.agents[self._turn :] + self.agents[: self._turn]
         share = ceil(free / self._busy)
         left = max(1, int(self._executor.slots * LATE_SHARE)) - self._late
         quotas: list[Quota] = []
@@ -169,7 +189,8 @@ class Runner:
             self._active -= 1
             self._late -= assignment.lane == Lane.LATE.value
             self._end(hand, reports, outcome, stop=hand.stop.reason)
-            self._wake()
+            if self._saturated:
+                self._wake()
 
     def _limit(self, hand: Hand) -> Timer | None:
         """A timer for the attempt's limit: its timeout or the rest of the run's deadline."""

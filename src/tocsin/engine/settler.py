@@ -8,6 +8,7 @@ after it, all is done. If only the answer is lost, the same statement is sent ag
 
 from collections.abc import Callable, Sequence
 from typing import Final
+from uuid import UUID
 
 from tocsin.clock import Clock
 from tocsin.domain.errors import StatementRefused
@@ -58,13 +59,22 @@ class Settler:
         if len(self._buffer) < FEW and len(self._hands) > len(self._buffer):
             await self._clock.sleep(LINGER)
         # What is being written stays in the buffer until the database has answered.
-        batch = self._buffer[:BATCH]
+        batch = self._next_batch()
         try:
             await self._write(batch)
         except StatementRefused:
             await self._write_one_by_one(batch)
         del self._buffer[: len(batch)]
         return bool(self._buffer)
+
+    def _next_batch(self) -> list[tuple[Hand | None, Ended]]:
+        """The oldest ends. The answer names runs without their fences, so a run stands in a batch once."""
+        seen: set[UUID] = set()
+        for place, (_, ended) in enumerate(self._buffer[:BATCH]):
+            if ended.run_id in seen:
+                return self._buffer[:place]
+            seen.add(ended.run_id)
+        return self._buffer[:BATCH]
 
     async def _write(self, batch: list[tuple[Hand | None, Ended]]) -> None:
         ours = await self._runs.settle([ended for _, ended in batch])

@@ -113,7 +113,7 @@ class Database:
         self.calls = 0
         self.generation = 0
         self._size = size
-        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._gate = asyncio.Lock()
 
     async def open(self) -> None:

@@ -127,7 +127,7 @@ class Runs:
             if row["id"] is None:
                 continue
             if row["state"] == "running":
-                claimed.assignments.append(_assignment(row))
+                claimed.assignments.append(assignment_of(row))
             else:
                 claimed.skipped.append(
                     Skipped(
@@ -307,7 +307,8 @@ class Runs:
         }
 
 
-def _assignment(row: Record) -> Assignment:
+def assignment_of(row: Record) -> Assignment:
+    """A claimed row, in its holder's hand."""
     last_id = row["last_id"]
     last = (
         LastRun(str(last_id), row["last_nominal_at"], row["last_finished_at"], row["last_output"])

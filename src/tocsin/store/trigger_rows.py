@@ -49,8 +49,8 @@ class TriggerRow:
 
         Raises: BadInput, when the row was written behind our back and cannot be read.
         """
-        parsed = read_spec(self.name, self.agent, self.schedule, self.policy)
-        return dataclasses.replace(parsed, input=msgspec.json.decode(self.input))
+        parsed = read_spec(self.agent, self.schedule, self.policy)
+        return dataclasses.replace(parsed, name=self.name, input=msgspec.json.decode(self.input))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,17 @@ class DueTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the planner decided for one locked trigger; broken_reason quarantines it."""
+    """What the planner decided for one locked trigger; broken_reason quarantines it.
+
+    begins: a slot was kept here, so the run may be begun as it is inserted.
+    """
 
     trigger: DueTrigger
     spec: TriggerSpec | None
     plan: Plan | None
     run_ids: Sequence[UUID] = ()
     broken_reason: str | None = None
+    begins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +133,15 @@ def read_schedule(text: str) -> Schedule:
 
 
 @lru_cache(maxsize=131_072)
-def read_spec(name: str, agent: str, schedule: str | None, policy: str) -> TriggerSpec:
-    """The declaration that a row holds, without its input.
+def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
+    """The declaration that a row holds, without its name and input: rows that say the same share one.
 
     Raises: BadInput.
     """
     try:
         fields = msgspec.json.decode(policy)
         return TriggerSpec(
-            name=name,
+            name=agent,
             agent=agent,
             schedule=None if schedule is None else read_schedule(schedule),
             overlap=Overlap(fields["overlap"]),
@@ -152,7 +156,7 @@ def read_spec(name: str, agent: str, schedule: str | None, policy: str) -> Trigg
     except BadInput:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise BadInput(f"trigger {name!r}: its row cannot be read ({type(error).__name__}: {error})") from error
+        raise BadInput(f"its row cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -9,9 +9,12 @@ import msgspec
 
 from tocsin.clock import Clock
 from tocsin.domain.agent import AgentSpec
-from tocsin.domain.planning import Plan
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.planning import Occurrence, Plan
+from tocsin.domain.trigger import TriggerSpec
 from tocsin.store.database import Database, Session
 from tocsin.store.leases import Incarnation
+from tocsin.store.runs import assignment_of
 from tocsin.store.trigger_rows import (
     Decision,
     DueTrigger,
@@ -39,8 +42,11 @@ class Triggers:
         now = rows[0]["now"] if rows else None
         return now, [due_of(row) for row in rows]
 
-    async def materialise(self, session: Session, decisions: Sequence[Decision]) -> int:
-        """Runs, skips and cursors are written; returns how many runs are new. Idempotent by its keys."""
+    async def materialise(self, session: Session, decisions: Sequence[Decision]) -> list[Assignment]:
+        """Runs, skips and cursors are written. Returns the runs that were begun here in the same breath.
+
+        Idempotent by its keys. Raises: Contended, when a peer took a scope first.
+        """
         fired = [
             (decision, run_id, occurrence)
             for decision in decisions
@@ -49,10 +55,11 @@ class Triggers:
         ]
         skips = [(d.trigger.id, skip) for d in decisions if d.plan is not None for skip in d.plan.skips]
         plans = [decision.plan for decision in decisions]
-        row = await session.fetchrow(
+        rows = await session.fetch(
             "materialise",
             now=self._clock.now(),
             actor=self._who.actor,
+            holder=self._who.holder,
             ids=[run_id for _, run_id, _ in fired],
             trigger_ids=[decision.trigger.id for decision, _, _ in fired],
             nominals=[occurrence.nominal_at for _, _, occurrence in fired],
@@ -61,10 +68,8 @@ class Triggers:
             priorities=[d.spec.priority if d.spec else 0 for d, _, _ in fired],
             overlaps=[d.spec.overlap.value if d.spec else "" for d, _, _ in fired],
             overlap_scopes=[d.spec.overlap_scope if d.spec else "" for d, _, _ in fired],
-            not_afters=[
-                occurrence.effective_at + d.spec.expires_after if d.spec and d.spec.expires_after else None
-                for d, _, occurrence in fired
-            ],
+            not_afters=[_not_after(occurrence, d.spec) for d, _, occurrence in fired],
+            begins=[d.begins for d, _, _ in fired],
             skip_trigger_ids=[trigger_id for trigger_id, _ in skips],
             skip_firsts=[skip.opened_at for _, skip in skips],
             skip_reasons=[skip.reason.value for _, skip in skips],
@@ -79,7 +84,11 @@ class Triggers:
             gap_reasons=[p.gap[0].value if p and p.gap else None for p in plans],
             gap_froms=[p.gap[1] if p and p.gap else None for p in plans],
         )
-        return int(row["runs"]) if row else 0
+        rearms = {d.trigger.id for d in decisions if d.plan is not None and d.plan.status == "waiting"}
+        begun = [assignment_of(row) for row in rows if row["id"] is not None]
+        for assignment in begun:
+            assignment.rearms = assignment.trigger_id in rearms
+        return begun
 
     async def next_wake(self) -> tuple[datetime | None, datetime]:
         """(when the planner is needed next, the database's instant)."""
@@ -209,3 +218,13 @@ class Triggers:
     async def agents(self, *, limit: int, name: str | None = None, after: str | None = None) -> list[dict[str, Any]]:
         rows = await self._database.fetch("list_agents", now=self._clock.now(), limit=limit, name=name, after=after)
         return [dict(row) for row in rows]
+
+
+def _not_after(occurrence: Occurrence, spec: TriggerSpec | None) -> datetime | None:
+    """Until when a run may wait in the queue; a limit beyond the calendar's end is none."""
+    if spec is None or spec.expires_after is None:
+        return None
+    try:
+        return occurrence.effective_at + spec.expires_after
+    except OverflowError:
+        return None

@@ -10,48 +10,86 @@ SELECT t.id, t.name, t.agent, t.version, t.schedule, t.policy, t.next_at, t.wake
 
 -- name: materialise
 -- Write what was decided for locked triggers: runs, skips, cursors. One statement, so all of it or nothing.
+-- A run whose slot was kept for it here, and that nothing stands in the way of, is begun at once: inserted
+-- and claimed in one commit. The indexes on running rows have the last word, as in claim.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
+), mine AS (
+    SELECT l.holder
+      FROM tocsin.leases l, instant
+     WHERE l.holder = :holder::uuid AND l.ended_at IS NULL AND l.expires_at > instant.now
 ), due AS (
-    SELECT o.id, o.trigger_id, o.nominal_at, o.effective_at, o.lane, o.priority, o.overlap, o.overlap_scope,
-           o.not_after
+    SELECT o.id, o.trigger_id, o.nominal_at, o.effective_at, o.lane, o.priority, o.overlap, o.not_after,
+           o.wants_to_begin, t.name, t.version, t.agent, t.input, a.deadline, a.max_attempts, a.concurrency,
+           CASE WHEN o.overlap = 'allow' THEN NULL
+                WHEN o.overlap_scope = 'trigger' THEN o.trigger_id::text
+                WHEN o.overlap_scope = 'agent' THEN 'agent:' || t.agent
+                ELSE 'agent:' || t.agent || ':' || o.overlap_scope || '='
+                     || coalesce(t.input #>> string_to_array(substr(o.overlap_scope, 7), '.'), '')
+           END AS scope
       FROM unnest(:ids::uuid[], :trigger_ids::uuid[], :nominals::timestamptz[], :effectives::timestamptz[],
                   :lanes::text[], :priorities::smallint[], :overlaps::text[], :overlap_scopes::text[],
-                  :not_afters::timestamptz[])
-        AS o (id, trigger_id, nominal_at, effective_at, lane, priority, overlap, overlap_scope, not_after)
+                  :not_afters::timestamptz[], :begins::boolean[])
+        AS o (id, trigger_id, nominal_at, effective_at, lane, priority, overlap, overlap_scope, not_after,
+              wants_to_begin)
+      JOIN tocsin.triggers t ON t.id = o.trigger_id
+      JOIN tocsin.agents a ON a.name = t.agent
+), ranked AS (
+    SELECT d.*,
+           CASE WHEN d.scope IS NOT NULL THEN row_number() OVER (PARTITION BY d.scope ORDER BY d.nominal_at, d.id)
+           END AS place
+      FROM due d
+), judged AS MATERIALIZED (
+    SELECT r.*,
+           CASE WHEN NOT r.wants_to_begin OR r.concurrency IS NOT NULL OR r.place > 1 THEN false
+                WHEN NOT EXISTS (SELECT FROM mine) THEN false
+                WHEN EXISTS (SELECT FROM tocsin.runs q
+                              WHERE q.state = 'queued' AND q.agent = r.agent AND q.lane = 'live'
+                                AND q.available_at <= instant.now) THEN false
+                WHEN r.scope IS NULL THEN true
+                WHEN EXISTS (SELECT FROM tocsin.runs h WHERE h.scope = r.scope AND h.state = 'running') THEN false
+                ELSE pg_try_advisory_xact_lock(hashtextextended(r.scope, 0))
+           END AS begun
+      FROM ranked r, instant
 ), inserted AS (
     INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, lane,
                              priority, overlap, scope, available_at, not_after, deadline_at, max_attempts, input,
-                             queued_at)
-    SELECT d.id, d.trigger_id, t.version, t.agent, 'schedule', d.nominal_at, d.effective_at, d.lane, d.priority,
-           d.overlap,
-           CASE WHEN d.overlap = 'allow' THEN NULL
-                WHEN d.overlap_scope = 'trigger' THEN d.trigger_id::text
-                WHEN d.overlap_scope = 'agent' THEN 'agent:' || t.agent
-                ELSE 'agent:' || t.agent || ':' || d.overlap_scope || '='
-                     || coalesce(t.input #>> string_to_array(substr(d.overlap_scope, 7), '.'), '')
-           END,
-           d.effective_at, d.not_after, greatest(d.effective_at, instant.now) + a.deadline, a.max_attempts, t.input,
-           instant.now
-      FROM due d
-      JOIN tocsin.triggers t ON t.id = d.trigger_id
-      JOIN tocsin.agents a ON a.name = t.agent
-     CROSS JOIN instant
-    ON CONFLICT DO NOTHING
-    RETURNING id, lane, queued_at
+                             queued_at, state, holder, fence, attempt, seq, started_at)
+    SELECT j.id, j.trigger_id, j.version, j.agent, 'schedule', j.nominal_at, j.effective_at, j.lane, j.priority,
+           j.overlap, j.scope, j.effective_at, j.not_after, greatest(j.effective_at, instant.now) + j.deadline,
+           j.max_attempts, j.input, instant.now,
+           CASE WHEN j.begun THEN 'running' ELSE 'queued' END,
+           CASE WHEN j.begun THEN :holder END,
+           j.begun::integer, j.begun::integer, 1 + j.begun::integer,
+           CASE WHEN j.begun THEN instant.now END
+      FROM judged j, instant
+    ON CONFLICT (trigger_id, nominal_at, occurrence_key) DO NOTHING
+    RETURNING id, trigger_id, agent, kind, state, lane, fence, attempt, max_attempts, nominal_at, effective_at,
+              started_at, deadline_at, input, queued_at, occurrence_key, scope IS NOT NULL AS scoped
 ), trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
     SELECT i.id, 1, NULL, 'queued', 0, 0, :actor::text, CASE i.lane WHEN 'late' THEN 'caught_up' ELSE 'due' END,
            i.queued_at
       FROM inserted i
-), accounted AS (
-    INSERT INTO tocsin.skips AS s (trigger_id, first_at, reason, last_at, count, decided_at, actor)
-    SELECT k.trigger_id, k.first_at, k.reason, k.last_at, k.count, instant.now, :actor
+     UNION ALL
+    SELECT i.id, 2, 'queued', 'running', i.attempt, i.fence, :actor, NULL, i.started_at
+      FROM inserted i
+     WHERE i.state = 'running'
+), extended AS (
+    UPDATE tocsin.skips s
+       SET last_at = k.last_at, count = s.count + k.count, decided_at = instant.now
       FROM unnest(:skip_trigger_ids::uuid[], :skip_firsts::timestamptz[], :skip_reasons::text[],
                   :skip_lasts::timestamptz[], :skip_counts::bigint[])
         AS k (trigger_id, first_at, reason, last_at, count), instant
-    ON CONFLICT (trigger_id, first_at, reason) DO UPDATE
-       SET last_at = excluded.last_at, count = s.count + excluded.count, decided_at = excluded.decided_at
+     WHERE s.trigger_id = k.trigger_id AND s.first_at = k.first_at AND s.reason = k.reason
+    RETURNING s.trigger_id, s.first_at, s.reason
+), accounted AS (
+    INSERT INTO tocsin.skips (trigger_id, first_at, reason, last_at, count, decided_at, actor)
+    SELECT k.trigger_id, CASE WHEN k.count = 1 THEN k.last_at ELSE k.first_at END, k.reason, k.last_at, k.count,
+           instant.now, :actor
+      FROM unnest(:skip_trigger_ids, :skip_firsts, :skip_reasons, :skip_lasts, :skip_counts)
+        AS k (trigger_id, first_at, reason, last_at, count), instant
+     WHERE (k.trigger_id, k.first_at, k.reason) NOT IN (SELECT e.trigger_id, e.first_at, e.reason FROM extended e)
 ), moved AS (
     UPDATE tocsin.triggers t
        SET status = c.status, next_at = c.next_at, wake_at = c.wake_at, broken_reason = c.broken_reason,
@@ -62,10 +100,20 @@ WITH instant AS (
      WHERE t.id = c.id AND t.next_at = c.old
     RETURNING t.id
 ), hint AS (
-    SELECT pg_notify('tocsin', 'runs ' || :actor::text) FROM inserted LIMIT 1
+    SELECT pg_notify('tocsin', 'runs ' || :actor) FROM inserted LIMIT 1
 )
-SELECT (SELECT count(*) FROM inserted) AS runs, (SELECT count(*) FROM moved) AS moved,
-       (SELECT count(*) FROM hint) AS hinted
+SELECT i.id, i.trigger_id, j.name AS trigger, i.agent, i.kind, i.state, NULL::text AS reason, i.fence, i.attempt,
+       i.max_attempts, i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.lane, i.scoped,
+       i.occurrence_key, l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
+       lr.output AS last_output, false AS rearms, (SELECT count(*) FROM hint) AS hinted
+  FROM inserted i
+  JOIN judged j ON j.id = i.id AND j.begun
+  LEFT JOIN tocsin.last_successes l ON l.trigger_id = i.trigger_id
+  LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
+ UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, NULL, NULL, NULL, NULL, count(*)
+  FROM hint
 
 -- name: next_wake
 -- When the planner is needed next, and the database's instant.
@@ -178,14 +226,24 @@ UPDATE tocsin.triggers t
 RETURNING t.version
 
 -- name: add_skips
--- Account for occurrences that became no run.
-INSERT INTO tocsin.skips AS s (trigger_id, first_at, reason, last_at, count, decided_at, actor)
-SELECT k.trigger_id, k.first_at, k.reason, k.last_at, k.count, coalesce(:now::timestamptz, now()), :actor::text
-  FROM unnest(:trigger_ids::uuid[], :firsts::timestamptz[], :reasons::text[], :lasts::timestamptz[],
-              :counts::bigint[])
-    AS k (trigger_id, first_at, reason, last_at, count)
-ON CONFLICT (trigger_id, first_at, reason) DO UPDATE
-   SET last_at = excluded.last_at, count = s.count + excluded.count, decided_at = excluded.decided_at
+-- Account for occurrences that became no run: an account that is open grows, any other is begun.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), extended AS (
+    UPDATE tocsin.skips s
+       SET last_at = k.last_at, count = s.count + k.count, decided_at = instant.now
+      FROM unnest(:trigger_ids::uuid[], :firsts::timestamptz[], :reasons::text[], :lasts::timestamptz[],
+                  :counts::bigint[])
+        AS k (trigger_id, first_at, reason, last_at, count), instant
+     WHERE s.trigger_id = k.trigger_id AND s.first_at = k.first_at AND s.reason = k.reason
+    RETURNING s.trigger_id, s.first_at, s.reason
+)
+INSERT INTO tocsin.skips (trigger_id, first_at, reason, last_at, count, decided_at, actor)
+SELECT k.trigger_id, CASE WHEN k.count = 1 THEN k.last_at ELSE k.first_at END, k.reason, k.last_at, k.count,
+       instant.now, :actor::text
+  FROM unnest(:trigger_ids, :firsts, :reasons, :lasts, :counts) AS k (trigger_id, first_at, reason, last_at, count),
+       instant
+ WHERE (k.trigger_id, k.first_at, k.reason) NOT IN (SELECT e.trigger_id, e.first_at, e.reason FROM extended e)
 
 -- name: delete_trigger
 -- Take a trigger out of service; its row stays while runs point to it.

@@ -1,0 +1,42 @@
+"""Where the planner asks the runners for slots, so that a due run can begin with its own insert."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from tocsin.domain.assignment import Assignment
+from tocsin.engine.runner import Runner
+
+
+class Desk:
+    """The runners by the agents they serve."""
+
+    def __init__(self, runners: Iterable[Runner]) -> None:
+        self.runners = {agent: runner for runner in runners for agent in runner.agents}
+
+
+class Kept:
+    """The slots that one batch has kept. Leaving gives back whatever was not begun."""
+
+    def __init__(self, desk: Desk | None) -> None:
+        self._runners = desk.runners if desk is not None else {}
+        self._slots: Counter[Runner] = Counter()
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for runner, slots in self._slots.items():
+            runner.give_back(slots)
+
+    def keep(self, agent: str) -> bool:
+        """A slot is kept for one run of the agent; False when none is to be had here."""
+        runner = self._runners.get(agent)
+        if runner is None or not runner.keep():
+            return False
+        self._slots[runner] += 1
+        return True
+
+    def begin(self, assignments: Sequence[Assignment]) -> None:
+        """Runs that were inserted as ours are executed."""
+        for assignment in assignments:
+            self._runners[assignment.agent].begin([assignment])
