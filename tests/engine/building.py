@@ -176,14 +176,22 @@ class Scripted:
 class Peer:
     """One replica's parts, without loops: the test takes each step itself."""
 
-    def __init__(self, database: Database, clock: Clock, *, executor: Executor | None = None, slots: int = 10) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        executor: Executor | None = None,
+        slots: int = 10,
+        runs: type[Runs] = Runs,
+    ) -> None:
         self.database = database
         self.clock = clock
         self.who = Incarnation(f"peer-{uuid4().hex[:6]}")
         self.log = Heard()
         self.hands = Hands()
         self.time = DatabaseTime(clock)
-        self.runs = Runs(database=database, clock=clock, who=self.who)
+        self.runs = runs(database=database, clock=clock, who=self.who)
         self.leases = Leases(database=database, clock=clock, who=self.who)
         self.triggers = Triggers(database=database, clock=clock, who=self.who)
         self.executor = executor or Scripted(slots=slots)

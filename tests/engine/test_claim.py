@@ -374,7 +374,8 @@ async def test_a_scope_that_a_peer_took_unseen_is_contended(world: World) -> Non
         claiming = other.transaction()
         await claiming.start()
         await other.execute(
-            "UPDATE tocsin.runs SET state = 'running', holder = gen_random_uuid(), fence = 1, attempt = 1 WHERE id = $1",
+            "UPDATE tocsin.runs SET state = 'running', holder = gen_random_uuid(), fence = 1, attempt = 1 "
+            "WHERE id = $1",
             first,
         )
         task = asyncio.create_task(peer.claim())
