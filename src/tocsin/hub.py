@@ -289,9 +289,8 @@ class Replica:
         if self.planner.expect(look.wake_at):
             self._planner_loop.wake()
         for runner, loop in zip(self.runners, self._runner_loops, strict=True):
-            if look.next_ready_at is not None:
-                runner.expect(look.next_ready_at)
-            if look.ready_at is not None:
+            sooner = look.next_ready_at is not None and runner.expect(look.next_ready_at)
+            if sooner or look.ready_at is not None:
                 loop.wake()
         self.sweeper.expect(others_run=look.others_run, cancelling=look.cancelling, waiting=look.waiting)
         if look.others_run or look.cancelling or look.waiting:

@@ -94,10 +94,12 @@ class Runner:
         for assignment in assignments:
             self._begin(assignment)
 
-    def expect(self, ready_at: datetime) -> None:
-        """Queued work becomes available at this instant."""
-        if self._wake_at is None or ready_at < self._wake_at:
+    def expect(self, ready_at: datetime) -> bool:
+        """Queued work becomes available at this instant; True when that is sooner than we would wake."""
+        sooner = self._wake_at is None or ready_at < self._wake_at
+        if sooner:
             self._wake_at = ready_at
+        return sooner
 
     def rest(self) -> float | None:
         if self._wake_at is None or self._active >= self._executor.slots:
