@@ -71,11 +71,15 @@ def plan(spec: TriggerSpec, schedule: Schedule, cursor: Cursor, now: datetime) -
     """
     if cursor.paused:
         return _account_paused(schedule, cursor, now)
-    following = schedule.next_after(cursor.next_at)
+    counts_from_end = _counts_from_end(schedule)
+    # A schedule that counts from the end of its run has no second instant before the first has run.
+    following = None if counts_from_end else schedule.next_after(cursor.next_at)
     effective = cursor.next_at + cursor.phase
     if now - effective <= spec.grace and (following is None or following + cursor.phase > now):
         fired = [Occurrence(cursor.next_at, effective, Lane.LIVE)]
         return _after(schedule, cursor, Plan(fired, [], "armed", following, None))
+    if counts_from_end:
+        return _catch_up_single(spec, schedule, cursor, now)
     return _catch_up(spec, schedule, cursor, now)
 
 
@@ -191,6 +195,19 @@ def _catch_up(spec: TriggerSpec, schedule: Schedule, cursor: Cursor, now: dateti
     if next_at is None or next_at > ripe or next_at <= horizon:
         return _after(schedule, cursor, result)
     return _decide_recent(spec, schedule, cursor, result, ripe=ripe)
+
+
+def _catch_up_single(spec: TriggerSpec, schedule: Schedule, cursor: Cursor, now: datetime) -> Plan:
+    """The one instant there is, is later than the grace: it runs late, or is missed and counted from now."""
+    window = spec.catch_up_window if spec.catch_up_window is not None else default_window(schedule, cursor.next_at)
+    effective = cursor.next_at + cursor.phase
+    if spec.catch_up is not CatchUp.SKIP and now - effective <= window:
+        late = [Occurrence(cursor.next_at, effective, Lane.LATE)]
+        return _after(schedule, cursor, Plan(late, [], "armed", None, None))
+    opened = cursor.gap[1] if cursor.gap is not None and cursor.gap[0] is SkipReason.MISSED else cursor.next_at
+    skip = Skip(SkipReason.MISSED, opened, cursor.next_at, 1)
+    missed = Plan([], [skip], "armed", schedule.next_after(now), None, (SkipReason.MISSED, opened))
+    return _after(schedule, cursor, missed)
 
 
 def _decide_recent(spec: TriggerSpec, schedule: Schedule, cursor: Cursor, plan: Plan, *, ripe: datetime) -> Plan:
