@@ -115,11 +115,11 @@ def test_an_at_most_once_agent_fails_when_its_lease_is_lost_but_not_when_drained
 
 def test_a_timeout_is_a_failure_that_follows_the_policy() -> None:
     settlement = settled(Stopped(), stop=StopReason.TIMEOUT, timeout=MINUTE)
-    assert settlement.error == Failed("Timeout", "no end within its timeout of 60 s")
+    assert settlement.error == Failed("TimeoutError", "no end within its timeout of 60 s")
     assert settlement.state is RunState.QUEUED
     last = settled(Stopped(), stop=StopReason.TIMEOUT, timeout=MINUTE, attempt=3)
     assert (last.state, last.reason) == (RunState.FAILED, "timeout")
-    assert settled(Stopped(), stop=StopReason.TIMEOUT, no_retry=("Timeout",)).state is RunState.FAILED
+    assert settled(Stopped(), stop=StopReason.TIMEOUT, no_retry=("TimeoutError",)).state is RunState.FAILED
 
 
 def test_a_timeout_at_the_deadline_is_the_runs_end() -> None:

@@ -302,8 +302,8 @@ class World:
     async def declare(self, *triggers: TriggerSpec, **app: Any) -> dict[str, Any]:
         return await self.control.declare(an_app(*triggers, **app))
 
-    async def peer(self, **options: Any) -> Peer:
-        return await Peer(self.database, self.clock, **options).register()
+    async def peer(self, *, lease: timedelta = LEASE, **options: Any) -> Peer:
+        return await Peer(self.database, self.clock, **options).register(lease)
 
     async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
         return [dict(row) for row in await self.admin.fetch(query, *arguments)]

@@ -3,7 +3,6 @@
 Each operation is one transaction, or reads only. Answers are plain values (see ``views``).
 """
 
-import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from tocsin.clock import Clock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, Conflict, NotFound
 from tocsin.domain.payload import encode
-from tocsin.domain.planning import Cursor, Occurrence, account
+from tocsin.domain.planning import Cursor, Occurrence, Plan, account
 from tocsin.domain.run import TERMINAL, Lane, RunKind, RunState, SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
@@ -28,7 +27,7 @@ from tocsin.engine.views import history_view, run_view, trigger_detail, trigger_
 from tocsin.store.database import Database, Session
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Request, Runs
-from tocsin.store.trigger_rows import Decision, TriggerRow
+from tocsin.store.trigger_rows import Decision, DueTrigger, TriggerRow
 from tocsin.store.triggers import Triggers
 
 MAX_BACKFILL: Final = 1_000
@@ -169,24 +168,22 @@ class Control:
                 await self._triggers.add_skips(session, row.id, plan)
             plan.gap = None
         await self._triggers.set_paused(session, row, reasons=[], plan=plan)
-        if catch_up is CatchUp.LATEST and plan is not None and plan.skips:
-            at = plan.skips[-1].last_at
-            await self._catch_up_one(session, row.name, spec, at)
+        if catch_up is CatchUp.LATEST and row.paused_at is not None and spec.schedule is not None:
+            # The planner may have accounted for it before us, so what was recorded is asked, not our plan.
+            at = await self._triggers.last_skip(session, row.id, reason=SkipReason.PAUSED.value, since=row.paused_at)
+            if at is not None:
+                await self._catch_up_one(session, row, spec, at)
 
-    async def _catch_up_one(self, session: Session, name: str, spec: TriggerSpec, at: datetime) -> None:
-        """One occurrence of the pause runs after all; its account says that it was skipped first."""
-        row = await self._locked(session, name)
-        if row.next_at is None or row.wake_at is None:
-            return
-        phase = phase_of(spec.schedule, row.id) if spec.schedule else timedelta(0)
-        planned = dataclasses.replace(
-            account(spec.schedule, Cursor(next_at=row.next_at, phase=phase), at, SkipReason.PAUSED)
-            if spec.schedule
-            else _no_schedule(name),
-            occurrences=[Occurrence(at, at + phase, Lane.LATE)],
-        )
-        decision = Decision(declaring.due_from(row), spec, planned, [uuid7()])
-        await self._triggers.materialise(session, [decision])
+    async def _catch_up_one(self, session: Session, row: TriggerRow, spec: TriggerSpec, at: datetime) -> None:
+        """One occurrence of the pause runs after all; its account says that it was skipped first.
+
+        The cursor has passed it and stays where it is: it would only be moved from ``at``.
+        """
+        assert spec.schedule is not None  # the caller has looked
+        effective = at + phase_of(spec.schedule, row.id)
+        passed = DueTrigger(row.id, row.name, row.agent, row.schedule, row.policy, at, effective, False, None, None)
+        planned = Plan([Occurrence(at, effective, Lane.LATE)], [], "armed", at, effective)
+        await self._triggers.materialise(session, [Decision(passed, spec, planned, [uuid7()])])
 
     # --- runs
 
@@ -390,10 +387,6 @@ def _readable(row: TriggerRow) -> TriggerSpec:
         return row.spec()
     except BadInput as error:
         raise Conflict(f"trigger {row.name!r} is broken ({error}): declare it again, or delete it") from error
-
-
-def _no_schedule(name: str) -> Any:
-    raise Conflict(f"trigger {name!r} has no schedule")
 
 
 def _agent_view(row: dict[str, Any]) -> dict[str, Any]:

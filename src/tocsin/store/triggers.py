@@ -168,6 +168,11 @@ class Triggers:
             counts=[skip.count for skip in plan.skips],
         )
 
+    async def last_skip(self, session: Session, trigger_id: UUID, *, reason: str, since: datetime) -> datetime | None:
+        """The last occurrence since an instant that was skipped for this reason."""
+        row = await session.fetchrow("last_skip", trigger_id=trigger_id, reason=reason, since=since)
+        return row["at"] if row else None
+
     async def withdraw(self, session: Session, trigger_id: UUID, *, reason: str, kinds: Sequence[str]) -> int:
         """Queued, never claimed runs of these kinds are skipped; how many."""
         row = await session.fetchrow(

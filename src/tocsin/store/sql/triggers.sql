@@ -245,6 +245,12 @@ SELECT k.trigger_id, CASE WHEN k.count = 1 THEN k.last_at ELSE k.first_at END, k
        instant
  WHERE (k.trigger_id, k.first_at, k.reason) NOT IN (SELECT e.trigger_id, e.first_at, e.reason FROM extended e)
 
+-- name: last_skip
+-- The last occurrence since an instant that was skipped for a reason.
+SELECT max(s.last_at) AS at
+  FROM tocsin.skips s
+ WHERE s.trigger_id = :trigger_id::uuid AND s.reason = :reason::text AND s.last_at >= :since::timestamptz
+
 -- name: delete_trigger
 -- Take a trigger out of service; its row stays while runs point to it.
 UPDATE tocsin.triggers t
