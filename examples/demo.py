@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -203,9 +204,10 @@ def first_start() -> datetime:
     return datetime.fromisoformat(mark.read_text(encoding="utf-8"))
 
 
+PLACES = {"checkout": str(CHECKOUT), "temporary": tempfile.gettempdir()}
 SOME_COMMITS = {"repo": str(CHECKOUT), "commits": 6}
 
-hub.trigger("disk", "disk", cron("*/3 * * * * *"), input={"paths": [str(CHECKOUT), "/tmp"]}, expires_after="10s")
+hub.trigger("disk", "disk", cron("*/3 * * * * *"), input=PLACES, expires_after="10s")
 hub.trigger("digest", digest, every("10s"), input=SOME_COMMITS)
 # Due every 4 s and busy for some 6 s: what falls into a run is skipped, and `tocsin trigger why index` says so.
 hub.trigger("index", index, every("4s"), input={"mb": 24, "mb_per_second": 4}, overlap="skip")

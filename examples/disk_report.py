@@ -1,6 +1,6 @@
 """A command agent: the run's input as JSON on stdin, its output as JSON on stdout, remarks on stderr.
 
-echo '{"paths": ["/tmp"]}' | python examples/disk_report.py
+echo '{"temporary": "/tmp"}' | python examples/disk_report.py
 """
 
 import json
@@ -10,19 +10,16 @@ import sys
 
 
 def main() -> int:
-    asked = json.load(sys.stdin)
     report = {}
-    for path in asked["paths"]:
+    for name, path in json.load(sys.stdin).items():
         try:
             usage = shutil.disk_usage(path)
         except OSError as error:
             print(f"{path}: {error.strerror}", file=sys.stderr)
             continue
-        report[path] = {"free_gb": round(usage.free / 1e9, 1), "used_percent": round(100 * usage.used / usage.total)}
+        report[name] = {"free_gb": round(usage.free / 1e9, 1), "used_percent": round(100 * usage.used / usage.total)}
     load = os.getloadavg()[0]
-    json.dump(
-        {"disks": report, "load": round(load, 2), "attempt": int(os.environ.get("TOCSIN_ATTEMPT", "1"))}, sys.stdout
-    )
+    json.dump({"load": round(load, 2)} | report, sys.stdout)
     # An exit code of 0 is a success, 75 asks to be tried again later, any other is a failure.
     return 0 if report else 1
 
