@@ -165,7 +165,7 @@ RULE = {"cron": "0 9 * * *"}
         ({"rules": [{"every_seconds": float("nan")}]}, "every_seconds"),
         ({"rules": [{"every_seconds": float("inf")}]}, "every_seconds"),
         ({"rules": [{"every_seconds": 10**400}]}, "every_seconds"),
-        ({"rules": [{"every_seconds": 10**5000}]}, "schedule"), ({"rules": 10**5000}, "schedule"),
+        ({"rules": [{"every_seconds": 10**5000}]}, "every_seconds"), ({"rules": 10**5000}, "rules"),
         ({"rules": [{"every_seconds": 1e300}]}, "every_seconds"),
         ({"rules": [{"every_seconds": 60, "after_completion": 1}]}, "after_completion"),
         ({"rules": [{"every_seconds": 60, "after_completion": True}, RULE]}, "after_completion"),

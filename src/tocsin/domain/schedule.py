@@ -138,10 +138,7 @@ class Schedule:
 
         Raises: InvalidSchedule, naming the field, for any other shape, type, key or size.
         """
-        try:
-            return cls(**schedule_json.load(obj))
-        except ValueError as fault:  # a number of so many digits that no refusal could print it
-            raise InvalidSchedule("schedule", "…", "holds a number that is far too large") from fault
+        return cls(**schedule_json.load(obj))
 
     def __or__(self, other: object) -> "Schedule":
         """Due whenever either is; both must have the same exceptions, bounds and jitter.

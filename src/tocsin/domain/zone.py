@@ -5,10 +5,12 @@ run in integers and ask the zone only where a span ends. Spans are found by prob
 ``zoneinfo``, lazily, one stretch of about a year at a time, and kept.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from importlib import resources
 from zoneinfo import ZoneInfo
 
 from tocsin.domain.errors import InvalidSchedule
@@ -151,9 +153,23 @@ def zone(key: str) -> Zone:
     if not _is_key(key):
         raise refusal
     try:
-        return Zone(key, ZoneInfo(key))
+        return Zone(key, _read(key))
     except (LookupError, ValueError, OSError) as fault:  # a directory on the search path is an OSError
         raise refusal from fault
+
+
+def _read(key: str) -> ZoneInfo:
+    """The rules of the tzdata package that we depend on, whatever release the host has.
+
+    zoneinfo alone prefers the host's files, and two replicas on two hosts would disagree on what is
+    due. PYTHONTZPATH still goes first: whoever sets it has chosen.
+    """
+    if "PYTHONTZPATH" not in os.environ:
+        file = resources.files("tzdata").joinpath("zoneinfo", *key.split("/"))
+        if file.is_file():
+            with file.open("rb") as rules:
+                return ZoneInfo.from_file(rules, key=key)
+    return ZoneInfo(key)
 
 
 def _is_key(key: object) -> bool:
