@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import typer
 
+from tocsin import load_app
 from tocsin.cli import exits
 from tocsin.cli.program import program
 from tocsin.domain.duration import format_duration
 from tocsin.domain.run import TERMINAL, TRANSITIONS, RunState, SkipReason
 from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS
-from tocsin.settings import PREFIX, Settings
+from tocsin.settings import PREFIX, Settings, read_hub_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -22,6 +23,10 @@ SOURCES = ROOT / "src" / "tocsin"
 MIGRATION = SOURCES / "store" / "migrations" / "0001_expand_hub.sql"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 LEVELS = {"debug", "info", "warning", "error"}
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def rows_of(page: str, *, after: str = "") -> Iterator[list[str]]:
@@ -109,7 +114,20 @@ def test_every_decision_is_listed() -> None:
     assert [page.name for page in (DOCS / "decisions").glob("0*.md") if f"({page.name})" not in index] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_example_can_be_read(page: Path, tmp_path: Path) -> None:
+    for kind, text in re.findall(r"^```(python|toml)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.M):
+        if kind == "python":
+            compile(text, str(page), "exec")
+        elif "[agents." in text:
+            (tmp_path / "app.toml").write_text(text, encoding="utf-8")
+            assert load_app(str(tmp_path / "app.toml")).triggers
+        else:
+            (tmp_path / "tocsin.toml").write_text(text, encoding="utf-8")
+            assert read_hub_table(tmp_path / "tocsin.toml")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]
