@@ -216,6 +216,14 @@ def test_what_is_not_ripe_under_its_jitter_is_left_undecided() -> None:
     assert decided(result) == 10
 
 
+def test_nothing_begins_before_its_instant_however_early_it_is_looked_at() -> None:
+    early = planned(MINUTELY, late=-SECOND, gap=(SkipReason.MISSED, NOON - HOUR))
+    assert (early.occurrences, early.skips, early.gap) == ([], [], (SkipReason.MISSED, NOON - HOUR))
+    assert (early.status, early.next_at, early.wake_at) == ("armed", NOON, NOON)
+    jittered = planned(MINUTELY, late=SECOND, phase=5 * SECOND)
+    assert (jittered.occurrences, jittered.wake_at) == ([], NOON + 5 * SECOND)
+
+
 def test_a_trigger_that_counts_from_the_end_waits_for_it() -> None:
     schedule = every("10m", after_completion=True)
     result = planned(schedule, late=SECOND)

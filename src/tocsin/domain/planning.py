@@ -75,6 +75,9 @@ def plan(spec: TriggerSpec, schedule: Schedule, cursor: Cursor, now: datetime) -
     # A schedule that counts from the end of its run has no second instant before the first has run.
     following = None if counts_from_end else schedule.next_after(cursor.next_at)
     effective = cursor.next_at + cursor.phase
+    if effective > now:
+        # It was woken too early, by a row written past us: nothing begins before its instant.
+        return Plan([], [], "armed", cursor.next_at, effective, cursor.gap)
     if now - effective <= spec.grace and (following is None or following + cursor.phase > now):
         fired = [Occurrence(cursor.next_at, effective, Lane.LIVE)]
         return _after(schedule, cursor, Plan(fired, [], "armed", following, None))
