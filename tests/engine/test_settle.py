@@ -260,7 +260,8 @@ async def test_an_output_that_cannot_be_stored_fails_alone(world: World, output:
     assert len(peer.hands) == 0
 
 
-async def test_a_follow_up_beyond_the_calendar_fails_its_run_alone(world: World) -> None:
+@pytest.mark.parametrize("after", [timedelta.max, timedelta(days=3_000_000)])
+async def test_a_follow_up_beyond_the_calendar_fails_its_run_alone(world: World, after: timedelta) -> None:
     await world.declare(a_trigger())
     executor = Scripted()
     peer = await world.peer(executor=executor)
@@ -269,7 +270,7 @@ async def test_a_follow_up_beyond_the_calendar_fails_its_run_alone(world: World)
     await peer.runner.run_once()
     await asyncio.sleep(0)
     poison = executor.in_hand[0][0].run_id
-    executor.in_hand[0][1].follow_up(None, timedelta.max, None)
+    executor.in_hand[0][1].follow_up(None, after, None)
     await executor.end_all(Succeeded(b"1"))
     while await peer.settler.run_once():
         pass

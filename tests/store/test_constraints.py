@@ -47,6 +47,9 @@ TRIGGER_ROW: dict[str, Any] = {
     "created_at": NOON,
     "changed_at": NOON,
 }
+#: How the driver writes infinity.
+FOR_EVER = datetime.max
+INSTANTS = ("nominal_at", "effective_at", "available_at", "not_after", "deadline_at")
 EDGE: dict[str, Any] = {
     "run_id": UUID(int=7), "seq": 2, "from_state": "queued", "to_state": "running", "attempt": 1, "fence": 1,
     "actor": "x", "at": NOON,
@@ -128,6 +131,7 @@ async def test_the_rows_that_the_others_differ_from_are_taken(table: Table) -> N
         ("runs_overlap_check", {"overlap": "maybe", "scope": "s"}),
         ("runs_priority_check", {"priority": 10}),
         ("runs_max_attempts_check", {"max_attempts": 0}),
+        *(("runs_within_calendar", {name: FOR_EVER}) for name in INSTANTS),
     ],
 )
 async def test_an_impossible_run_is_refused(table: Table, constraint: str, changes: dict[str, Any]) -> None:

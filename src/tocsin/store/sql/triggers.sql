@@ -122,7 +122,8 @@ SELECT (SELECT t.wake_at FROM tocsin.triggers t
        coalesce(:now::timestamptz, clock_timestamp()) AS now
 
 -- name: rearm
--- Triggers that count from the end of the run in hand get their next instant once it has ended.
+-- Triggers that count from the end of the run in hand get their next instant once it has ended. One whose
+-- row does not say how long after is quarantined, so that its neighbours go on.
 WITH ready AS MATERIALIZED (
     SELECT t.id, t.schedule
       FROM tocsin.triggers t
@@ -139,12 +140,17 @@ WITH ready AS MATERIALIZED (
      ORDER BY r.trigger_id, r.nominal_at DESC
 )
 UPDATE tocsin.triggers t
-   SET status = 'armed', next_at = n.at, wake_at = n.at
+   SET status = CASE WHEN n.at IS NULL THEN 'broken' ELSE 'armed' END, next_at = n.at, wake_at = n.at,
+       broken_reason = CASE WHEN n.at IS NULL THEN 'every_seconds: must be a number of seconds, 1 to 100 years' END
   FROM ready y
   LEFT JOIN ended e ON e.trigger_id = y.id
  CROSS JOIN LATERAL (
-    SELECT coalesce(e.finished_at, coalesce(:now::timestamptz, now()))
-           + make_interval(secs => (y.schedule #>> '{rules,0,every_seconds}')::double precision) AS at) n
+    SELECT CASE WHEN jsonb_typeof(y.schedule #> '{rules,0,every_seconds}') = 'number'
+                THEN (y.schedule #>> '{rules,0,every_seconds}')::numeric END AS seconds) s
+ CROSS JOIN LATERAL (
+    SELECT CASE WHEN s.seconds BETWEEN 1 AND 3155760000
+                THEN coalesce(e.finished_at, :now::timestamptz, now())
+                     + make_interval(secs => s.seconds::double precision) END AS at) n
  WHERE t.id = y.id AND t.status = 'waiting'
 RETURNING t.id, t.next_at
 
