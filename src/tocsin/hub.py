@@ -11,7 +11,7 @@ import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -329,6 +329,8 @@ class Replica:
 
     async def _finish_work(self) -> None:
         """Work in hand has ended, or was asked to stop and is given back. Leases are renewed meanwhile."""
+        with suppress(StoreError):
+            await self._leases.mark_draining()
         await self._until_ended(self.settings.drain_timeout)
         self.hands.stop_all(StopReason.INTERRUPTED)
         await self._until_ended(timedelta(seconds=AFTER_INTERRUPT + 0.5))

@@ -10,6 +10,7 @@ has run out, our own work is asked to stop, whether or not the database can be r
 begin it again from that instant on.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
@@ -73,7 +74,9 @@ class Keeper:
             name, version, agents, slots = self._describe()
             await self._leases.register(name=name, version=version, agents=agents, slots=slots, lease=self._lease)
             self._registered = True
-        renewal = await self._leases.renew(self._hands.held(), lease=self._lease)
+        # A session that lies half-open must be given up while there is lease enough to try another.
+        async with asyncio.timeout(max(1.0, self._lease.total_seconds() / 3)):
+            renewal = await self._leases.renew(self._hands.held(), lease=self._lease)
         if renewal.expires_at is None:
             self._begin_anew()
             return True

@@ -15,6 +15,7 @@ from tocsin.telemetry import Log
 
 FIRST_BACKOFF: Final = 0.1
 MOST_BACKOFF: Final = 2.0
+SIDESTEP: Final = 0.01
 UNREADY_AFTER: Final = 3
 """Failures in a row."""
 
@@ -82,6 +83,8 @@ class Loop:
         try:
             more = await self.service.run_once()
         except Contended:
+            # Two that collided once must not march in step into the next collision.
+            await self._clock.sleep(SIDESTEP * random.random())
             return True
         except Exception as error:  # the loop that keeps a service alive
             self.failures += 1

@@ -19,6 +19,9 @@ from tocsin.domain.errors import SchemaMismatch
 from tocsin.store.database import connect, translated
 
 LOCK_KEY: Final = 0x746F6373696E  # "tocsin"
+MOST_SECONDS: Final = 6 * 3600.0
+"""A migration of a large table may take its time."""
+
 _NAME: Final = re.compile(r"^(\d{4})_(?:expand|contract)_\w+\.sql$")
 
 _BOOTSTRAP: Final = """
@@ -72,10 +75,11 @@ async def migrate(dsn: str, *, pooler: bool = False, lock_timeout: str = "10s") 
     Raises: SchemaMismatch, if the database is newer or a file changed after it ran;
     DatabaseUnavailable, if it cannot be reached or a lock is not had within ``lock_timeout``.
     """
-    connection = await connect(dsn, pooler=pooler, application_name="tocsin-migrate")
+    connection = await connect(dsn, pooler=pooler, application_name="tocsin-migrate", answer_within=MOST_SECONDS)
     try:
         with translated("migrate"):
             async with connection.transaction():
+                await connection.execute("SET LOCAL statement_timeout = 0")
                 await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
                 await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
                 return await _bring_forward(connection)
