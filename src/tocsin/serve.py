@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -65,10 +65,15 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the process ended. summary: as of Control.summary, plus ``seconds`` and ``released``."""
+    """How the process ended. released: runs given back, or left to others because they would not stop.
+
+    summary: as of Control.summary, plus ``seconds`` and ``released``. stuck: tasks that ignore being
+    cancelled, so that the event loop cannot be closed.
+    """
 
     released: int = 0
     summary: dict[str, Any] | None = None
+    stuck: int = 0
 
 
 View = Callable[[Running], AbstractAsyncContextManager[object]]
@@ -93,7 +98,8 @@ class Process:
         sock = bound(self._order.settings.http_bind)
         try:
             with sock, self._caught(task):
-                return await self._run(sock)
+                ended = await self._run(sock)
+                return replace(ended, stuck=await _stuck(task))
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
@@ -201,14 +207,15 @@ class Process:
         self._leave.set()
 
     async def _ended(self, control: Control, replica: Replica, since: datetime, seconds: float) -> Ended:
+        released = replica.released + len(replica.hands)
         if self._order.lasts is None and not self._order.summed:
-            return Ended(replica.released)
+            return Ended(released)
         try:
             summary = await control.summary(since)
         except StoreError as error:
             self._log.warning("hub.unsummed", error=str(error))
-            return Ended(replica.released)
-        return Ended(replica.released, {"seconds": round(seconds, 3), "released": replica.released, **summary})
+            return Ended(released)
+        return Ended(released, {"seconds": round(seconds, 3), "released": released, **summary})
 
     # --- readiness and signals
 
@@ -242,6 +249,7 @@ class Process:
                 self._interrupted = True
                 task.cancel()
         elif self._leave.is_set():
+            self._log.warning("hub.hurried", signals=self._signals, in_hand=len(self._replica.hands))
             self._replica.hurry()
         else:
             self._leave.set()
@@ -258,6 +266,17 @@ async def check_schema(database: Database) -> None:
         raise SchemaMismatch(
             f"the database has schema {state.database}, this release needs {state.code}: run `tocsin migrate`"
         )
+
+
+async def _stuck(own: "asyncio.Task[Any]") -> int:
+    """How many tasks live on though everything has ended and they were cancelled."""
+    others = asyncio.all_tasks() - {own}
+    for task in others:
+        task.cancel()
+    if not others:
+        return 0
+    _, living = await asyncio.wait(others, timeout=1)
+    return len(living)
 
 
 def _label(dsn: str) -> str:

@@ -4,7 +4,6 @@ An embedded server that does not run is started for the command and stopped afte
 has ever run there is nothing to ask, and the command says so.
 """
 
-import asyncio
 import getpass
 import os
 import socket
@@ -28,6 +27,8 @@ SUGGESTED_FROM: Final = 10_000
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """The work is done, on an event loop of its own; Ctrl-C cancels it first."""
+    import asyncio  # noqa: PLC0415
+
     return asyncio.run(work)
 
 

@@ -129,7 +129,7 @@ async def _database(settings: "Settings") -> AsyncIterator[Finding]:
             admin = Admin(dsn, pooler=settings.pooled)
             probe = await admin.probe()
             now = host_now()
-            for finding in _probed(probe, (now - probe["now"]).total_seconds(), embedded=settings.database_url is None):
+            for finding in _probed(probe, (now - probe["now"]).total_seconds()):
                 yield finding
             yield _pooler(await admin.between(), pooled=settings.pooled)
             async for finding in _schema(dsn, settings):
@@ -144,7 +144,7 @@ async def _database(settings: "Settings") -> AsyncIterator[Finding]:
         )
 
 
-def _probed(probe: dict[str, Any], offset: float, *, embedded: bool) -> Iterator[Finding]:
+def _probed(probe: dict[str, Any], offset: float) -> Iterator[Finding]:
     """What one statement told."""
     yield Finding("database", OK, f"{probe['database']} as {probe['user']}")
     yield _version(probe)
@@ -163,7 +163,7 @@ def _probed(probe: dict[str, Any], offset: float, *, embedded: bool) -> Iterator
         f"this host is {length(abs(offset))} {'ahead of' if offset > 0 else 'behind'} the database",
         "" if abs(offset) < 1 else "nothing depends on it but the reading of logs; run NTP on both",
     )
-    yield from _durability(probe, embedded=embedded)
+    yield from _durability(probe)
     yield from _connections(probe)
 
 
@@ -175,7 +175,7 @@ def _version(probe: dict[str, Any]) -> Finding:
     return Finding("version", FAIL if major < OLDEST else WARN, f"PostgreSQL {probe['version_text']}", advice)
 
 
-def _durability(probe: dict[str, Any], *, embedded: bool) -> Iterator[Finding]:
+def _durability(probe: dict[str, Any]) -> Iterator[Finding]:
     lost = {
         "fsync": "a crash may destroy the database",
         "full_page_writes": "a crash may destroy pages",

@@ -81,12 +81,12 @@ def _head(shot: Snapshot) -> Iterator[RenderableType]:
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
-    left = Text.assemble(
-        ("tocsin ", "bold"), (shot.version, DIM), "  ", shot.source, "  ", ("● ", colour), (shot.state, colour)
-    )
+    left = Text.assemble(("tocsin ", "bold"), (shot.version, DIM), "  ", ("● ", colour), (shot.state, colour), "  ")
     if shot.state == "draining":
-        left.append(f"  {shot.in_hand} in hand; again to hurry", style="yellow")
-    right = f"up {length(int(between(shot.since, shot.now) or 0))}"
+        left.append(f"{shot.in_hand} in hand; another Ctrl-C hurries", style="yellow")
+    else:
+        left.append(shot.source)
+    right = f"up {length(max(1, int(between(shot.since, shot.now) or 0)))}"
     if shot.left is not None and shot.state == "ready":
         right += f", {length(int(shot.left))} left"
     grid.add_row(left, Text(right))

@@ -1,14 +1,15 @@
 """``up`` and ``serve``: the commands that stay."""
 
-import asyncio
+import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tocsin.cli.exits import RELEASED
+from tocsin.cli.exits import DONE, RELEASED
 from tocsin.domain.errors import BadInput
 
 if TYPE_CHECKING:
@@ -88,14 +89,36 @@ def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, r
             print_summary(ended.summary)
         else:
             logger(form=form, level="info").info("hub.summary", **_flat(ended.summary))
-    if ended.released:
-        raise typer.Exit(RELEASED)
+    code = RELEASED if ended.released else DONE
+    if ended.stuck:
+        _leave(code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _processed(order: "Order", log: "Log", view: "View | None") -> "Ended":
+    """The process has run to its end. An event loop with a task that ignores being cancelled is left open."""
+    from asyncio import Runner  # noqa: PLC0415
+
     from tocsin.serve import Process  # noqa: PLC0415
 
-    return asyncio.run(Process(order, log=log, view=view).run())
+    runner = Runner()
+    stuck = 0
+    try:
+        ended = runner.run(Process(order, log=log, view=view).run())
+        stuck = ended.stuck
+        return ended
+    finally:
+        if not stuck:
+            runner.close()
+
+
+def _leave(code: int) -> NoReturn:
+    """The process is gone, whatever an agent still does in it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _flat(summary: dict[str, Any]) -> dict[str, Any]:

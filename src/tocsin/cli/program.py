@@ -69,7 +69,8 @@ def _run(words: list[str]) -> int:
     try:
         answer = typer.main.get_command(program()).main(words, prog_name="tocsin", standalone_mode=False)
         return answer if isinstance(answer, int) else DONE
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
+        # Nobody reads on, as behind `| head`: typer leaves by sys.exit then, and nowhere else.
         return DONE
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

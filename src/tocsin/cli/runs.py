@@ -1,6 +1,5 @@
 """``tocsin run``: what was called, and how it ended."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -253,6 +252,8 @@ async def _watch(run: str, every: str, json: bool) -> int:
 
 
 async def _follow(control: "Control", wanted: Any, pause: float, json: bool) -> Row:
+    from asyncio import sleep  # noqa: PLC0415
+
     seen: Any = None
     while True:
         row = await control.run(wanted)
@@ -266,4 +267,4 @@ async def _follow(control: "Control", wanted: Any, pause: float, json: bool) -> 
                 typer.echo(f"{instant(at)}  {row['state']:<10} {what_of(row)}".rstrip())
         if row["state"] in TERMINAL:
             return row
-        await asyncio.sleep(pause)
+        await sleep(pause)

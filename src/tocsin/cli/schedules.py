@@ -71,22 +71,12 @@ async def _forecast(hours: float, json: bool) -> None:
 
     async with opened() as control:
         now = await control.now()
-        planned = [Planned(name, schedule, at) async for name, schedule, at in _schedules(control)]
+        planned = [Planned(*scheduled) for scheduled in await control.schedules()]
     result = look_ahead(planned, now, now + timedelta(hours=hours))
     if json:
         _emit_forecast(result)
     else:
         _print_forecast(result, now)
-
-
-async def _schedules(control: Any) -> Any:
-    found = control.schedules()
-    if hasattr(found, "__aiter__"):
-        async for one in found:
-            yield one
-    else:
-        for one in await found:
-            yield one
 
 
 def _emit_forecast(result: "Forecast") -> None:

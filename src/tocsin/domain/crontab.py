@@ -20,11 +20,9 @@ DEFAULT_SHELL: Final = "/bin/sh"
 LONGEST_NAME: Final = 40
 
 _ENVIRONMENT: Final = re.compile(r"""(?P<name>[A-Za-z_][A-Za-z0-9_]*|"[^"]+"|'[^']+')\s*=\s*(?P<value>.*)""")
+#: Users that are no commands at the same time, as ``mail`` and ``git`` are.
 _USERS: Final = frozenset(
-    (
-        *("root", "www-data", "nobody", "postgres", "backup", "daemon", "mail", "news", "git", "nginx", "apache"),
-        *("mysql", "redis", "debian-snmp", "munin", "man", "list", "irc", "proxy", "sys", "bin", "ubuntu", "admin"),
-    )
+    ("root", "www-data", "nobody", "postgres", "daemon", "debian-snmp", "munin", "smmsp", "logcheck", "irc", "ubuntu")
 )
 _WRAPPERS: Final = frozenset(
     (
@@ -36,6 +34,7 @@ _INTERPRETERS: Final = re.compile(r"(ba|da|z|k|c|tc|fi)?sh|python[0-9.]*|perl|ru
 _TELLS_NOTHING: Final = frozenset(["cd", "test", "[", "sleep", "export", ".", "source", "set", "umask", "true"])
 _SUFFIXES: Final = re.compile(r"\.(sh|bash|py|pl|rb|php|js|jar|cgi|R)$")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_AMOUNT: Final = re.compile(r"[0-9]+[smhd]?")
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 _NOT_PASSED_ON: Final = {
     "MAILTO": "nothing is mailed; `tocsin run list --state failed` shows what failed",
@@ -221,7 +220,7 @@ def _looks_like_the_systems(lines: Sequence[str]) -> bool:
             continue
         times = 1 if stripped.startswith("@") else 5
         words = stripped.split(None, times + 1)
-        if len(words) < times + 2 or words[times] not in _USERS:
+        if len(words) < times + 2 or words[times] not in _USERS or words[times + 1].startswith("-"):
             return False
         found = True
     return found
@@ -264,7 +263,8 @@ def _called(part: str) -> list[str]:
     while words:
         program = words[0].rpartition("/")[2]
         if program in _WRAPPERS or _ASSIGNMENT.match(words[0]):
-            words = _past_options(words[1:], keeps_lock=program == "flock", takes_time=program == "timeout")
+            words = _past_options(words[1:])
+            words = words[1:] if program == "flock" else words
         elif _INTERPRETERS.fullmatch(program) and len(words) > 1:
             rest = _past_options(words[1:])
             if words[1] == "-m" and len(words) > 2:
@@ -278,10 +278,11 @@ def _called(part: str) -> list[str]:
     return []
 
 
-def _past_options(words: list[str], *, keeps_lock: bool = False, takes_time: bool = False) -> list[str]:
-    while words and (words[0].startswith("-") or (words[0].isdigit() and len(words) > 1)):
+def _past_options(words: list[str]) -> list[str]:
+    """Without options, and without the numbers and lengths of time that stand after them."""
+    while len(words) > 1 and (words[0].startswith("-") or _AMOUNT.fullmatch(words[0])):
         words = words[1:]
-    return words[1:] if (keeps_lock or takes_time) and len(words) > 1 else words
+    return words
 
 
 def _plain(words: list[str]) -> list[str]:

@@ -22,11 +22,15 @@ NAMES_SHOWN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A trigger as the forecast needs it; ``next_at`` is its first undecided occurrence, when it has one."""
+    """A trigger as the forecast needs it. next_at: its first undecided occurrence, when it has one.
+
+    phase: its share of its jitter; None takes one that is as good as any.
+    """
 
     name: str
     schedule: Schedule
     next_at: datetime | None = None
+    phase: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def forecast(
 def _instants(trigger: Planned, since: datetime, until: datetime, limit: int) -> list[datetime]:
     """Effective instants, jitter included, at most ``limit`` of them."""
     schedule = trigger.schedule
-    phase = schedule.phase(trigger.name) if schedule.jitter else timedelta(0)
+    phase = trigger.phase if trigger.phase is not None else schedule.phase(trigger.name)
     rule = schedule.rules[0]
     if isinstance(rule, Every) and rule.after_completion:
         # Its instants hang on how long its runs take; only the next one is known.

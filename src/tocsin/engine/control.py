@@ -57,16 +57,16 @@ class Control:
         """Raises: NotFound."""
         return trigger_detail(await self._row(name))
 
-    async def schedules(self) -> list[tuple[str, Schedule, datetime | None]]:
-        """(name, schedule, next instant) of every trigger that can fire."""
-        found: list[tuple[str, Schedule, datetime | None]] = []
+    async def schedules(self) -> list[tuple[str, Schedule, datetime | None, timedelta]]:
+        """(name, schedule, next instant, its share of its jitter) of every trigger that can fire."""
+        found: list[tuple[str, Schedule, datetime | None, timedelta]] = []
         after: str | None = None
         while rows := await self._triggers.page(limit=1_000, after=after):
             after = rows[-1].name
             for row in rows:
                 schedule = None if row.paused or row.status != "armed" else _schedule_of(row)
                 if schedule is not None:
-                    found.append((row.name, schedule, row.next_at))
+                    found.append((row.name, schedule, row.next_at, phase_of(schedule, row.id)))
         return found
 
     async def add_trigger(self, spec: TriggerSpec) -> dict[str, Any]:

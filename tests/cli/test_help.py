@@ -1,0 +1,67 @@
+"""``tocsin --help`` costs nothing, and misuse is told in one line."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Answer
+
+HEAVY = ("asyncio", "asyncpg", "pydantic", "pydantic_settings", "rich", "structlog", "uvicorn", "msgspec", "zoneinfo")
+
+Tocsin = Callable[..., Answer]
+
+
+def test_help_imports_nothing_that_only_a_command_needs() -> None:
+    program = (
+        "import sys; from tocsin.cli import main; main(['--help']); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stderr.strip() == "[]"
+    assert "Commands:" in done.stdout
+
+
+def test_help_is_there_at_once(process: Tocsin) -> None:
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        assert process("--help").code == 0
+        times.append(time.perf_counter() - begun)
+    # 0.1 s on an idle machine; the bound is for a loaded one.
+    assert min(times) < 0.6
+
+
+@pytest.mark.parametrize("command", ["trigger", "run", "agent", "replica", "import", "up", "next", "doctor"])
+def test_every_command_explains_itself(tocsin: Tocsin, command: str) -> None:
+    answer = tocsin(command, "--help")
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: tocsin {command}")
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nxt"], "next"),
+        (["next"], "EXPR"),
+        (["run", "list", "--limit", "0"], "--limit"),
+        (["run", "list", "--limit", "many"], "--limit"),
+        (["trigger", "list", "--jsn"], "--jsn"),
+        (["up"], "APP"),
+    ],
+)
+def test_misuse_is_one_line_that_names_the_help(tocsin: Tocsin, words: list[str], told: str) -> None:
+    answer = tocsin(*words)
+    assert answer.code == 2
+    assert answer.out == ""
+    (line,) = answer.lines
+    assert line.startswith("tocsin: ")
+    assert told in line
+    assert "--help`" in line
+
+
+def test_the_version_is_told(tocsin: Tocsin) -> None:
+    assert tocsin("--version").out.startswith("tocsin 0.")
