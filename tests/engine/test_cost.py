@@ -114,7 +114,7 @@ async def test_a_replica_that_watches_a_peer_asks_little_too(world: World) -> No
         await let_go.wait()
 
     control = Control(database=world.database, clock=SystemClock(), actor="test")
-    slow = {"lease": 30, "renew_every": 5, "poll_every": 5, "sweep_every": 5}
+    slow: dict[str, Any] = {"lease": 30, "renew_every": 5, "poll_every": 5, "sweep_every": 5}
     loop = asyncio.get_running_loop()
     async with a_replica(world.dsn, {"agent": agent}, **slow) as busy:
         await control.fire("t0")

@@ -137,7 +137,12 @@ class Reporter:
         try:
             kept = await self._runs.report(rows)
         except BaseException:
-            self._changed = batch + self._changed
+            # One row an attempt: what has said more meanwhile stands in the list already.
+            since = {(run_id, fence) for run_id, fence, _ in self._changed}
+            unwritten = [change for change in batch if change[:2] not in since]
+            for _, _, reports in unwritten:
+                reports.dirty = True
+            self._changed = unwritten + self._changed
             raise
         self._wrote_at = now
         self._hands.stop([row.run_id for row in rows if row.run_id not in kept], StopReason.FENCED)

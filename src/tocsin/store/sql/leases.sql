@@ -1,9 +1,10 @@
 -- name: register
--- A new incarnation has a lease and is listed.
+-- A new incarnation has a lease and is listed. Sent again because its answer was lost, it changes nothing.
 WITH lease AS (
     INSERT INTO tocsin.leases (holder, expires_at, renewed_at)
     SELECT :holder::uuid, i.now + :lease::interval, i.now
       FROM (SELECT coalesce(:now::timestamptz, now()) AS now) i
+    ON CONFLICT (holder) DO NOTHING
     RETURNING expires_at
 )
 INSERT INTO tocsin.replicas (id, name, version, agents, slots, started_at)
