@@ -34,6 +34,11 @@ def test_help_is_there_at_once(process: Tocsin) -> None:
     assert min(times) < 0.6
 
 
+@pytest.mark.parametrize("words", [[], ["trigger"], ["run"], ["agent"], ["replica"], ["import"]])
+def test_no_summary_of_a_command_is_cut_short(tocsin: Tocsin, words: list[str]) -> None:
+    assert "..." not in tocsin(*words, "--help").out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("command", ["trigger", "run", "agent", "replica", "import", "up", "next", "doctor"])
 def test_every_command_explains_itself(tocsin: Tocsin, command: str) -> None:
     answer = tocsin(command, "--help")

@@ -199,6 +199,22 @@ def test_a_signal_while_starting_leaves_nothing_behind(hub: Start, app: Path, pl
     assert not list((place / "home").glob("pg*/postmaster.pid"))
 
 
+def test_ctrl_c_ends_a_command_quietly(
+    hub: Start, tocsin: Tocsin, app: Path, dsn: str, environment: dict[str, str]
+) -> None:
+    hub("up", str(app), TOCSIN_DATABASE_URL=dsn).wait_for("hub.ready")
+    run = tocsin("trigger", "fire", "long", "--json", TOCSIN_DATABASE_URL=dsn).objects[0]["id"]
+    words = [sys.executable, "-m", "tocsin.cli", "run", "watch", run, "--json"]
+    env = environment | {"TOCSIN_DATABASE_URL": dsn}
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(PATIENCE) == 130
+        assert watching.stderr.read() == b""
+
+
 def test_the_live_view_shows_what_happens_and_can_be_kept_as_a_picture(
     place: Path, environment: dict[str, str], app: Path, dsn: str
 ) -> None:

@@ -21,7 +21,7 @@ def sync(
     prune: Annotated[bool, typer.Option("--prune", help="Delete triggers the app no longer declares.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Declare the app's agents and triggers: all of them, or nothing."""
+    """Declare the app's agents and triggers: all, or none."""
     from tocsin.app import load_app  # noqa: PLC0415
 
     loaded = load_app(app)
@@ -42,7 +42,10 @@ async def _sync(app: Any, prune: bool) -> dict[str, Any]:
 
 
 def migrate(json: JsonFlag = False) -> None:
-    """Bring the database to this release's schema; safe to repeat, and to run from several places."""
+    """Bring the database to this release's schema.
+
+    Safe to repeat, and to run from several places at once.
+    """
     run_async(_migrate(json))
 
 
@@ -62,7 +65,7 @@ async def _migrate(json: bool) -> None:
 
 
 def doctor(json: JsonFlag = False) -> None:
-    """Look at everything a hub needs, and say what to do about what is wrong."""
+    """Say what is wrong, and what to do about it."""
     from tocsin.cli.doctor import examine, print_findings  # noqa: PLC0415
 
     findings = run_async(examine())

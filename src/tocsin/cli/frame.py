@@ -83,7 +83,7 @@ def _head(shot: Snapshot) -> Iterator[RenderableType]:
     grid.add_column(justify="right", no_wrap=True)
     left = Text.assemble(("tocsin ", "bold"), (shot.version, DIM), "  ", ("● ", colour), (shot.state, colour), "  ")
     if shot.state == "draining":
-        left.append(f"{shot.in_hand} in hand; another Ctrl-C hurries", style="yellow")
+        left.append(f"{shot.in_hand} in hand; Ctrl-C hurries", style="yellow")
     else:
         left.append(shot.source)
     right = f"up {length(max(1, int(between(shot.since, shot.now) or 0)))}"
@@ -112,13 +112,13 @@ def _table(*columns: tuple[str, Any]) -> Table:
 
 
 def _name_width(width: int) -> int:
-    return max(16, min(32, width // 4))
+    return max(16, min(40, width * 3 // 10))
 
 
 def _upcoming(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.upcoming:
         return _line("nothing is due; triggers without a schedule are fired by hand", style=DIM)
-    table = _table(("right", 11), ("left", _name_width(width)), ("left", "1"), ("left", 20))
+    table = _table(("right", 10), ("left", _name_width(width)), ("left", "1"), ("left", 12))
     for row in list(shot.upcoming)[:rows]:
         away = between(shot.now, row["wake_at"]) or 0
         style = "bold cyan" if away < 10 else ""
@@ -127,9 +127,15 @@ def _upcoming(shot: Snapshot, rows: int, width: int) -> RenderableType:
             Text(told, style=DIM if row["paused"] else style),
             Text(row["name"]),
             Text(row["agent"], style=DIM),
-            Text(f"{row['wake_at']:%Y-%m-%d %H:%M:%S}Z", style=DIM),
+            Text(_when(row["wake_at"], shot.now), style=DIM),
         )
     return table
+
+
+def _when(at: datetime, now: datetime) -> str:
+    if at.date() == now.date():
+        return f"{at:%H:%M:%S}Z"
+    return f"{at:%m-%d %H:%M}Z" if at.year == now.year else f"{at:%Y-%m-%d}"
 
 
 def _countdown(away: float) -> str:
@@ -141,7 +147,7 @@ def _countdown(away: float) -> str:
 def _running(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.running:
         return _line("nothing", style=DIM)
-    table = _table(("right", 11), ("left", _name_width(width)), ("left", BAR + 5), ("left", "1"))
+    table = _table(("right", 10), ("left", _name_width(width)), ("left", BAR + 5), ("left", "1"))
     for row in list(shot.running)[:rows]:
         told = str(row["progress"] or "")
         if row["attempt"] > 1:
@@ -168,7 +174,7 @@ def _bar(fraction: float | None) -> Text:
 def _ended(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.ended:
         return _line("nothing yet", style=DIM)
-    table = _table(("right", 11), ("left", _name_width(width)), ("left", 10), ("right", 8), ("right", 8), ("left", "1"))
+    table = _table(("right", 10), ("left", _name_width(width)), ("left", 10), ("right", 8), ("right", 8), ("left", "1"))
     for row in list(shot.ended)[:rows]:
         late = between(row["effective_at"], row["started_at"]) if row["fence"] == 1 else None
         state = row["state"]

@@ -119,7 +119,7 @@ class LiveView:
             left=None if lasts is None else max(0.0, lasts.total_seconds() - (elapsed - self._begun)),
             state=state,
             in_hand=len(replica.hands),
-            notes=tuple(self._pane.notes),
+            notes=tuple((level, text) for level, text, _ in self._pane.notes),
         )
 
     async def _look_on(self) -> None:
@@ -178,7 +178,8 @@ class PaneLog:
 
     def __init__(self, level: str) -> None:
         self._level = max(LEVELS[level], LEVELS["warning"])
-        self.notes: deque[tuple[str, str]] = deque(maxlen=NOTES)
+        #: (level, text, how often in a row), the last ones.
+        self.notes: deque[tuple[str, str, int]] = deque(maxlen=NOTES)
 
     def debug(self, event: str, **fields: Any) -> None: ...
 
@@ -192,8 +193,10 @@ class PaneLog:
 
     def _keep(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
         if LEVELS[level] >= self._level:
-            told = "  ".join(f"{name}={value}" for name, value in fields.items())
-            self.notes.append((level, f"{host_now():%H:%M:%S}Z {event}  {told}"))
+            told = "  ".join([event, *(f"{name}={value}" for name, value in fields.items())])
+            same = self.notes.pop()[2] if self.notes and self.notes[-1][1].endswith(told) else 0
+            times = f"(×{same + 1}) " if same else ""
+            self.notes.append((level, f"{host_now():%H:%M:%S}Z {times}{told}", same + 1))
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -36,7 +36,10 @@ def up(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Everything in one: the embedded PostgreSQL, its schema, the hub, and the app's agents."""
+    """Run everything: database, hub, and the app's agents.
+
+    The embedded PostgreSQL is started unless TOCSIN_DATABASE_URL is set, its schema made, the app declared.
+    """
     if record is not None and record.suffix != ".svg":
         raise BadInput(f"--record {record}: the picture is an SVG; name it …/view.svg")
     live = record is not None or (not plain and not json and sys.stdout.isatty())
@@ -44,7 +47,10 @@ def up(
 
 
 def serve(app: OptionalApp = None, lasts: For = None, json: Json = False) -> None:
-    """One replica on TOCSIN_DATABASE_URL, whose schema `tocsin migrate` has made."""
+    """Run one replica on TOCSIN_DATABASE_URL.
+
+    `tocsin migrate` makes the schema, `tocsin sync` declares apps.
+    """
     _run(app, whole=False, lasts=_length(lasts), live=False, record=None, json=json)
 
 
@@ -86,7 +92,8 @@ def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, r
         if sys.stdout.isatty() and not json:
             from tocsin.cli.summary import print_summary  # noqa: PLC0415
 
-            print_summary(ended.summary)
+            with suppress(OSError):  # the terminal may be gone by now
+                print_summary(ended.summary)
         else:
             logger(form=form, level="info").info("hub.summary", **_flat(ended.summary))
     code = RELEASED if ended.released else DONE

@@ -147,7 +147,7 @@ def read_since(text: str | None, now: datetime) -> datetime | None:
 
 
 def show(run: RunId, json: JsonFlag = False) -> None:
-    """One run: its fields, its trail, what its attempts told."""
+    """One run with its trail and what its attempts told."""
     run_async(_show(run, json))
 
 
@@ -199,7 +199,7 @@ def _shown(name: str, value: Any, now: datetime) -> Any:
 
 
 def cancel(run: RunId, json: JsonFlag = False) -> None:
-    """A queued run is cancelled; a running one is asked to stop."""
+    """Cancel a queued run; ask a running one to stop."""
     run_async(_cancel(run, json))
 
 
@@ -216,7 +216,7 @@ async def _cancel(run: str, json: bool) -> None:
 
 
 def retry(run: RunId, json: JsonFlag = False) -> None:
-    """A new run with the input of one that has ended."""
+    """Run again with the input of one that has ended."""
     run_async(_retry(run, json))
 
 
@@ -235,7 +235,10 @@ def watch(
     every: Annotated[str, typer.Option(help="How often to look.")] = "1s",
     json: JsonFlag = False,
 ) -> None:
-    """Follow a run to its end: a line for each change. Exits 1 when it did not succeed."""
+    """Follow a run to its end, a line for each change.
+
+    Exits with 1 when it did not succeed.
+    """
     code = run_async(_watch(run, every, json))
     if code:
         raise typer.Exit(code)

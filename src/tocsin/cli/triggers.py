@@ -120,7 +120,10 @@ def add(
     expires_after: given.ExpiresAfter = None,
     json: JsonFlag = False,
 ) -> None:
-    """A new trigger of a declared agent; without a schedule it is fired by hand."""
+    """A new trigger of a declared agent.
+
+    Without a schedule it is fired by hand.
+    """
     changes = given.Changes(
         agent=agent,
         cron=cron,
@@ -177,7 +180,7 @@ def pause(
     reason: Annotated[str, typer.Option(help="Why; each reason is cleared by itself.")] = "user",
     json: JsonFlag = False,
 ) -> None:
-    """No occurrence becomes a run until it is resumed; what runs goes on."""
+    """Let nothing become a run until it is resumed."""
     run_async(_answer(lambda control: control.pause(name, reason=reason), json))
 
 
@@ -220,7 +223,7 @@ def backfill(
     cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel what is queued of a backfill.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Run past occurrences once more, one at a time, beside live work."""
+    """Run past occurrences again, one at a time."""
     if (since is None) == (cancel is None):
         raise BadInput("a backfill needs --since INSTANT, or --cancel ID")
     run_async(_backfill(name, since=since, until=until, dry_run=dry_run, cancel=cancel, json=json))
@@ -252,7 +255,7 @@ def why(
     limit: Limit = DEFAULT_LIMIT,
     json: JsonFlag = False,
 ) -> None:
-    """Why did it run, or not? How it stands, and every decision on record."""
+    """Why did it run, or not? Every decision on record."""
     run_async(_why(name, since, until, limit, json))
 
 
