@@ -132,3 +132,14 @@ async def test_prose_without_a_key_says_that_plain_code_wrote_it(
     prose = await prose_of(found.changes, found.source)
     assert "plain code" in prose.text
     assert prose.model is None
+
+
+async def test_prose_with_a_key_is_a_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pydantic_ai", reason="the extra ai is not installed")
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    monkeypatch.setattr(sys.modules["prose"], "MODEL", "test")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    found = await changes_of(tmp_path, after=None, limit=9, report=lambda *_: None)
+    prose = await prose_of(found.changes, found.source)
+    assert (prose.model, prose.output_tokens > 0) == ("test", True)
+    assert "plain code" not in prose.text
