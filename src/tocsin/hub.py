@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from uuid import UUID
@@ -18,12 +18,11 @@ from uuid import UUID
 from tocsin.clock import Clock, SystemClock
 from tocsin.domain.errors import SchemaMismatch, StoreError
 from tocsin.domain.run import RunState, Settlement, StopReason
-from tocsin.engine.aside import Aside
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hand, Hands
-from tocsin.engine.keeper import Keeper
+from tocsin.engine.keeping import Keeping
 from tocsin.engine.lookout import Lookout
 from tocsin.engine.planner import Planner
 from tocsin.engine.pruner import Pruner
@@ -74,8 +73,6 @@ class Replica:
         self._hurry = asyncio.Event()
         self._stack = AsyncExitStack()
         self._loops: list[Loop] = []
-        self._wake_keeper: Callable[[], None] = _nothing
-        self._aside_database: Database | None = None
         self._compose()
 
     def _compose(self) -> None:
@@ -86,6 +83,17 @@ class Replica:
         self._leases = leases
         self._triggers = triggers
         self._signals = Signals(database=self.database, hear=self._hear)
+        self._keeping = Keeping(
+            like=self.database,
+            who=self.who,
+            hands=self.hands,
+            clock=clock,
+            log=log,
+            lease=settings.lease,
+            renew_every=settings.renew_every,
+            describe=lambda: (self.who.name, __version__, self._agents, sum(e.slots for e in self._executors)),
+            give_back=self._give_back,
+        )
         self.sweeper = Sweeper(
             runs=runs,
             leases=leases,
@@ -160,13 +168,14 @@ class Replica:
         await self.database.open()
         await self._check_schema()
         stack.push_async_callback(self._signals.close)
-        await stack.enter_async_context(Aside("keeper", self._keep))
+        await stack.enter_async_context(self._keeping)
         self._sweeper_loop = await self._start(self.sweeper)
         await self._start(self.pruner)
         self._reporter_loop = await self._start(self.reporter)
         self._settler_loop = Loop(self.settler, clock=self._clock, log=self._log)
         stack.push_async_callback(self._write_last_ends)
         await stack.enter_async_context(self._settler_loop)
+        self._loops.append(self._settler_loop)
         stack.push_async_callback(self._finish_work)
         self._runner_loops = [await self._start(runner) for runner in self.runners]
         self._planner_loop = await self._start(self.planner)
@@ -187,12 +196,12 @@ class Replica:
     @property
     def statements(self) -> int:
         """Statements sent so far, the keeper's included."""
-        return self.database.calls + (self._aside_database.calls if self._aside_database else 0)
+        return self.database.calls + self._keeping.database.calls
 
     @property
     def ready(self) -> bool:
         """Whether this replica takes work: not draining, and every loop gets through its steps."""
-        return not self.draining and all(loop.healthy for loop in self._loops)
+        return not self.draining and self._keeping.healthy and all(loop.healthy for loop in self._loops)
 
     def hurry(self) -> None:
         """The drain's present stage ends at once."""
@@ -206,47 +215,7 @@ class Replica:
                 f"the database has schema {state.database}, this release needs {state.code}: run `tocsin migrate`"
             )
 
-    # --- the keeper, on its own thread, session and event loop
-
-    async def _keep(self, ready: Callable[[], None], leave: Awaitable[None]) -> None:
-        database = Database(self.database.dsn, pooler=self.database.pooler, size=1, statements=self.database.statements)
-        self._aside_database = database
-        keeper = Keeper(
-            database=database,
-            leases=Leases(database=database, clock=self._clock, who=self.who),
-            hands=self.hands,
-            who=self.who,
-            clock=self._clock,
-            log=self._log,
-            lease=self.settings.lease,
-            renew_every=self.settings.renew_every,
-            stop=self._stop_from_aside,
-            strays=self._strays_from_aside,
-            describe=lambda: (self.who.name, __version__, self._agents, sum(e.slots for e in self._executors)),
-        )
-        try:
-            await keeper.run_once()
-            ready()
-            async with Loop(keeper, clock=self._clock, log=self._log) as loop:
-                self._wake_keeper = _waker(asyncio.get_running_loop(), loop)
-                self._loops.append(loop)
-                await leave
-                self._loops.remove(loop)
-                self._wake_keeper = _nothing
-            await keeper.leave()
-        finally:
-            await database.close()
-
-    def _stop_from_aside(self, run_ids: Iterable[UUID] | None, reason: StopReason) -> None:
-        if run_ids is None:
-            self._here.call_soon_threadsafe(self.hands.stop_all, reason)
-        elif run_ids:
-            self._here.call_soon_threadsafe(self.hands.stop, run_ids, reason)
-
-    def _strays_from_aside(self, strays: tuple[tuple[UUID, int], ...]) -> None:
-        self._here.call_soon_threadsafe(self._give_back, strays)
-
-    def _give_back(self, strays: tuple[tuple[UUID, int], ...]) -> None:
+    def _give_back(self, strays: Sequence[tuple[UUID, int]]) -> None:
         """Claims whose answer was lost are queued again, uncounted."""
         for run_id, fence in strays:
             if self.hands.get(run_id) is None:
@@ -281,7 +250,7 @@ class Replica:
                 self._planner_loop.wake()
                 self._lookout_loop.wake()
             case "cancel":
-                self._wake_keeper()
+                self._keeping.wake()
             case _:
                 self._log.debug("hint.unknown", hint=hint)
 
@@ -366,16 +335,3 @@ class Replica:
                     await self.settler.run_once()
         except (StoreError, TimeoutError) as error:
             self._log.warning("drain.unwritten", count=len(self.settler), error=str(error) or "no answer in 10 s")
-
-
-def _waker(aside: asyncio.AbstractEventLoop, loop: Loop) -> Callable[[], None]:
-    """Wakes a loop that lives on another thread's event loop."""
-
-    def wake() -> None:
-        aside.call_soon_threadsafe(loop.wake)
-
-    return wake
-
-
-def _nothing() -> None:
-    """Nobody is there to be woken."""

@@ -9,25 +9,24 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import msgspec
 from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, Conflict, NotFound
 from tocsin.domain.payload import encode
-from tocsin.domain.planning import Cursor, Occurrence, Plan, account
 from tocsin.domain.run import TERMINAL, Lane, RunKind, RunState, SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
-from tocsin.engine import declaring
+from tocsin.engine import declaring, resting
 from tocsin.engine.planner import phase_of
+from tocsin.engine.resting import readable
 from tocsin.engine.standing import standing
-from tocsin.engine.views import history_view, run_view, trigger_detail, trigger_view
+from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
 from tocsin.store.database import Database, Session
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Request, Runs
-from tocsin.store.trigger_rows import Decision, DueTrigger, TriggerRow
+from tocsin.store.trigger_rows import TriggerRow
 from tocsin.store.triggers import Triggers
 
 MAX_BACKFILL: Final = 1_000
@@ -99,7 +98,7 @@ class Control:
             row = await self._locked(session, name)
             if if_version is not None and row.version != if_version:
                 raise Conflict(f"trigger {name!r} is at version {row.version}, not {if_version}: read it again")
-            spec = change(_readable(row))
+            spec = change(readable(row))
             if spec.name != name:
                 raise BadInput(f"trigger {name!r} cannot be renamed: add {spec.name!r} and delete this one")
             encode(spec.input, what="input")
@@ -123,14 +122,7 @@ class Control:
         """No occurrence becomes a run until every reason is cleared; what was queued is withdrawn."""
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
-            reasons = sorted({*row.paused, reason})
-            if not row.paused:
-                await declaring.decide_due(session, self._triggers, row)
-                row = await self._locked(session, name)
-            await self._triggers.set_paused(session, row, reasons=reasons, plan=None)
-            await self._triggers.withdraw(
-                session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,)
-            )
+            await resting.pause(session, self._triggers, row, reason)
         return await self.trigger(name)
 
     async def resume(self, name: str, *, catch_up: CatchUp | None = None, reason: str | None = None) -> dict[str, Any]:
@@ -145,45 +137,9 @@ class Control:
             row = await self._locked(session, name)
             if not row.paused or (reason is not None and reason not in row.paused):
                 raise Conflict(f"trigger {name!r} is not paused" + (f" for {reason!r}" if reason else ""))
-            left = [held for held in row.paused if reason is not None and held != reason]
-            if left:
-                await self._triggers.set_paused(session, row, reasons=left, plan=None)
-            else:
-                await self._resume(session, row, catch_up)
+            await resting.resume(session, self._triggers, row, reason=reason, catch_up=catch_up)
             await self._triggers.hint(session)
         return await self.trigger(name)
-
-    async def _resume(self, session: Session, row: TriggerRow, catch_up: CatchUp | None) -> None:
-        spec = _readable(row)
-        plan = None
-        if spec.schedule is not None and row.status == "armed" and row.next_at is not None:
-            phase = phase_of(spec.schedule, row.id)
-            gap = (SkipReason(row.gap_reason), row.gap_from) if row.gap_reason and row.gap_from else None
-            cursor = Cursor(next_at=row.next_at, phase=phase, gap=gap)
-            plan = account(spec.schedule, cursor, row.now, SkipReason.PAUSED)
-            await self._triggers.add_skips(session, row.id, plan)
-            while plan.next_at is not None and plan.next_at <= row.now:
-                cursor = Cursor(next_at=plan.next_at, phase=phase, gap=plan.gap)
-                plan = account(spec.schedule, cursor, row.now, SkipReason.PAUSED)
-                await self._triggers.add_skips(session, row.id, plan)
-            plan.gap = None
-        await self._triggers.set_paused(session, row, reasons=[], plan=plan)
-        if catch_up is CatchUp.LATEST and row.paused_at is not None and spec.schedule is not None:
-            # The planner may have accounted for it before us, so what was recorded is asked, not our plan.
-            at = await self._triggers.last_skip(session, row.id, reason=SkipReason.PAUSED.value, since=row.paused_at)
-            if at is not None:
-                await self._catch_up_one(session, row, spec, at)
-
-    async def _catch_up_one(self, session: Session, row: TriggerRow, spec: TriggerSpec, at: datetime) -> None:
-        """One occurrence of the pause runs after all; its account says that it was skipped first.
-
-        The cursor has passed it and stays where it is: it would only be moved from ``at``.
-        """
-        assert spec.schedule is not None  # the caller has looked
-        effective = at + phase_of(spec.schedule, row.id)
-        passed = DueTrigger(row.id, row.name, row.agent, row.schedule, row.policy, at, effective, False, None, None)
-        planned = Plan([Occurrence(at, effective, Lane.LATE)], [], "armed", at, effective)
-        await self._triggers.materialise(session, [Decision(passed, spec, planned, [uuid7()])])
 
     # --- runs
 
@@ -193,7 +149,7 @@ class Control:
         Raises: NotFound; BadInput; PayloadTooLarge.
         """
         row = await self._row(name)
-        spec = _readable(row)
+        spec = readable(row)
         payload = None if input is None else encode(input, what="input").decode()
         request = Request(key=f"manual:{key if key is not None else uuid4()}", input=payload)
         overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
@@ -214,7 +170,7 @@ class Control:
         Raises: NotFound; BadInput, for a range that is empty, in the future, or has over 1,000.
         """
         row = await self._row(name)
-        spec = _readable(row)
+        spec = readable(row)
         if spec.schedule is None:
             raise BadInput(f"trigger {name!r} has no schedule to backfill from")
         if not since <= until <= row.now:
@@ -292,7 +248,7 @@ class Control:
         if RunState(old["state"]) not in TERMINAL:
             raise Conflict(f"run {run_id} is {old['state']}: it can be retried once it has ended")
         row = await self._row(old["trigger"])
-        spec = _readable(row)
+        spec = readable(row)
         ids = await self._runs.enqueue(
             [Request(key=f"retry:{run_id}:{uuid4()}", input=encode(old["input"], what="input").decode())],
             trigger_id=row.id,
@@ -327,24 +283,24 @@ class Control:
     # --- agents, replicas, sums
 
     async def agents(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
-        return [_agent_view(row) for row in await self._triggers.agents(limit=limit, after=after)]
+        return [agent_view(row) for row in await self._triggers.agents(limit=limit, after=after)]
 
     async def agent(self, name: str) -> dict[str, Any]:
         """Raises: NotFound."""
         rows = await self._triggers.agents(limit=1, name=name)
         if not rows:
             raise NotFound("agent", name)
-        return _agent_view(rows[0])
+        return agent_view(rows[0])
 
     async def replicas(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
         """Newest first; ``everything`` includes those that have ended."""
-        return [_replica_view(row) for row in await self._leases.page(limit=limit, everything=everything)]
+        return [replica_view(row) for row in await self._leases.page(limit=limit, everything=everything)]
 
     async def replica(self, name: str) -> dict[str, Any]:
         """By id or name. Raises: NotFound."""
         for row in await self._leases.page(limit=10_000, everything=True):
             if name in (str(row["id"]), row["name"]):
-                return _replica_view(row)
+                return replica_view(row)
         raise NotFound("replica", name)
 
     async def summary(self, since: datetime) -> dict[str, Any]:
@@ -379,29 +335,3 @@ def _schedule_of(row: TriggerRow) -> Schedule | None:
         return row.spec().schedule
     except BadInput:
         return None
-
-
-def _readable(row: TriggerRow) -> TriggerSpec:
-    """Raises: Conflict, for a trigger that is quarantined."""
-    try:
-        return row.spec()
-    except BadInput as error:
-        raise Conflict(f"trigger {row.name!r} is broken ({error}): declare it again, or delete it") from error
-
-
-def _agent_view(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {
-        "spec": msgspec.json.decode(row["spec"]),
-        "queued": row["queued_live"] + row["queued_late"],
-        "replicas": row["replicas"] or [],
-    }
-
-
-def _replica_view(row: dict[str, Any]) -> dict[str, Any]:
-    if row["ended_at"] is not None:
-        state = row["end_reason"]
-    elif row["expires_at"] < row["now"]:
-        state = "silent"
-    else:
-        state = "draining" if row["draining"] else "alive"
-    return {name: value for name, value in row.items() if name != "now"} | {"state": state}

@@ -27,6 +27,9 @@ from tocsin.telemetry import Log
 Stop = Callable[[Iterable[UUID] | None, StopReason], None]
 """Asks attempts to stop on the event loop that runs them; None is all of them."""
 
+Describe = Callable[[], tuple[str, str, list[str], int]]
+"""How the replica is listed: name, version, agents, slots."""
+
 MARGIN: Final = 0.05
 """Share of the lease that is not counted on: our work stops that much before a peer may begin it."""
 
@@ -47,7 +50,7 @@ class Keeper:
         renew_every: timedelta,
         stop: Stop,
         strays: Callable[[tuple[tuple[UUID, int], ...]], None],
-        describe: Callable[[], tuple[str, str, list[str], int]],
+        describe: Describe,
     ) -> None:
         self._database = database
         self._leases = leases

@@ -95,5 +95,25 @@ def _rule(rule: dict[str, Any]) -> str:
     return f"at {instants[0]}" + (f" and {len(instants) - 1} more" if len(instants) > 1 else "") if instants else "at"
 
 
+def agent_view(row: dict[str, Any]) -> dict[str, Any]:
+    """An agent, its policy read, with what it has queued and who serves it."""
+    return row | {
+        "spec": msgspec.json.decode(row["spec"]),
+        "queued": row["queued_live"] + row["queued_late"],
+        "replicas": row["replicas"] or [],
+    }
+
+
+def replica_view(row: dict[str, Any]) -> dict[str, Any]:
+    """A replica and its state: alive, draining, silent, released or lost."""
+    if row["ended_at"] is not None:
+        state = row["end_reason"]
+    elif row["expires_at"] < row["now"]:
+        state = "silent"
+    else:
+        state = "draining" if row["draining"] else "alive"
+    return {name: value for name, value in row.items() if name != "now"} | {"state": state}
+
+
 def _json(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)

@@ -155,6 +155,10 @@ class Triggers:
             gap_from=gap[1] if gap else None,
         )
 
+    async def take_back_skip(self, session: Session, trigger_id: UUID, *, reason: str, at: datetime) -> None:
+        """The last occurrence of an account is no longer skipped."""
+        await session.fetchrow("take_back_skip", trigger_id=trigger_id, reason=reason, at=at)
+
     async def add_skips(self, session: Session, trigger_id: UUID, plan: Plan) -> None:
         """The plan's skips are accounted for."""
         await session.fetch(

@@ -257,6 +257,18 @@ SELECT max(s.last_at) AS at
   FROM tocsin.skips s
  WHERE s.trigger_id = :trigger_id::uuid AND s.reason = :reason::text AND s.last_at >= :since::timestamptz
 
+-- name: take_back_skip
+-- The last occurrence of an account is run after all: the account is one shorter, or gone.
+WITH gone AS (
+    DELETE FROM tocsin.skips s
+     WHERE s.trigger_id = :trigger_id::uuid AND s.reason = :reason::text AND s.last_at = :at::timestamptz
+       AND s.count = 1
+)
+UPDATE tocsin.skips s
+   SET count = s.count - 1, last_at = CASE WHEN s.count = 2 THEN s.first_at ELSE s.last_at END
+ WHERE s.trigger_id = :trigger_id AND s.reason = :reason AND s.last_at = :at AND s.count > 1
+RETURNING s.count
+
 -- name: delete_trigger
 -- Take a trigger out of service; its row stays while runs point to it.
 UPDATE tocsin.triggers t

@@ -1,0 +1,83 @@
+"""A trigger that rests: no occurrence becomes a run until every reason is cleared.
+
+The cursor goes on: what falls into the pause is accounted for as ``paused``, by the planner once an
+hour and by the resume for the rest. Each function is part of its caller's transaction, which holds
+the row's lock.
+"""
+
+from uuid_utils.compat import uuid7
+
+from tocsin.domain.errors import BadInput, Conflict
+from tocsin.domain.planning import Cursor, Occurrence, Plan, account
+from tocsin.domain.run import Lane, RunKind, SkipReason
+from tocsin.domain.trigger import CatchUp, TriggerSpec
+from tocsin.engine.declaring import decide_due
+from tocsin.engine.planner import phase_of
+from tocsin.store.database import Session
+from tocsin.store.trigger_rows import Decision, DueTrigger, TriggerRow
+from tocsin.store.triggers import Triggers
+
+
+def readable(row: TriggerRow) -> TriggerSpec:
+    """What was declared. Raises: Conflict, for a trigger that is quarantined."""
+    try:
+        return row.spec()
+    except BadInput as error:
+        raise Conflict(f"trigger {row.name!r} is broken ({error}): declare it again, or delete it") from error
+
+
+async def pause(session: Session, triggers: Triggers, row: TriggerRow, reason: str) -> None:
+    """The trigger rests for one reason more. What was due is decided first; what is queued is withdrawn."""
+    if not row.paused:
+        await decide_due(session, triggers, row)
+        row = await triggers.lock(session, row.name) or row
+    await triggers.set_paused(session, row, reasons=sorted({*row.paused, reason}), plan=None)
+    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,))
+
+
+async def resume(
+    session: Session, triggers: Triggers, row: TriggerRow, *, reason: str | None, catch_up: CatchUp | None
+) -> None:
+    """One reason, or all, is cleared; when none is left the trigger goes on from now."""
+    left = [held for held in row.paused if reason is not None and held != reason]
+    if left:
+        await triggers.set_paused(session, row, reasons=left, plan=None)
+        return
+    spec = readable(row)
+    plan = await _account_pause(session, triggers, row, spec)
+    await triggers.set_paused(session, row, reasons=[], plan=plan)
+    if catch_up is CatchUp.LATEST:
+        await _catch_up_latest(session, triggers, row, spec)
+
+
+async def _account_pause(session: Session, triggers: Triggers, row: TriggerRow, spec: TriggerSpec) -> Plan | None:
+    """Every occurrence up to now is accounted for as paused; the plan holds where the cursor goes on."""
+    if spec.schedule is None or row.status != "armed" or row.next_at is None:
+        return None
+    phase = phase_of(spec.schedule, row.id)
+    gap = (SkipReason(row.gap_reason), row.gap_from) if row.gap_reason and row.gap_from else None
+    plan = account(spec.schedule, Cursor(next_at=row.next_at, phase=phase, gap=gap), row.now, SkipReason.PAUSED)
+    await triggers.add_skips(session, row.id, plan)
+    while plan.next_at is not None and plan.next_at <= row.now:
+        plan = account(
+            spec.schedule, Cursor(next_at=plan.next_at, phase=phase, gap=plan.gap), row.now, SkipReason.PAUSED
+        )
+        await triggers.add_skips(session, row.id, plan)
+    plan.gap = None
+    return plan
+
+
+async def _catch_up_latest(session: Session, triggers: Triggers, row: TriggerRow, spec: TriggerSpec) -> None:
+    """The last occurrence of the pause runs after all, and its skip is taken back: one decision each."""
+    if spec.schedule is None or row.paused_at is None:
+        return
+    # The planner may have accounted for it before us, so what was recorded is asked, not our plan.
+    at = await triggers.last_skip(session, row.id, reason=SkipReason.PAUSED.value, since=row.paused_at)
+    if at is None:
+        return
+    await triggers.take_back_skip(session, row.id, reason=SkipReason.PAUSED.value, at=at)
+    effective = at + phase_of(spec.schedule, row.id)
+    # The cursor has passed it and stays where it is: it would only be moved from ``at``.
+    passed = DueTrigger(row.id, row.name, row.agent, row.schedule, row.policy, at, effective, False, None, None)
+    planned = Plan([Occurrence(at, effective, Lane.LATE)], [], "armed", at, effective)
+    await triggers.materialise(session, [Decision(passed, spec, planned, [uuid7()])])
