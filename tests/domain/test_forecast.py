@@ -43,8 +43,20 @@ def test_work_is_bounded_and_what_was_cut_is_named() -> None:
     planned = [Planned("second", every("1s")), Planned("hour", every("1h"))]
     result = forecast(planned, SINCE, SINCE + 24 * HOUR, limit=1_000)
     assert result.cut == ("second",)
-    assert result.total == 500 + 24
+    assert result.total == 1_000
     assert forecast(planned, SINCE, SINCE + 24 * HOUR).cut == ()
+
+
+def test_what_rare_triggers_leave_over_goes_to_frequent_ones_wherever_they_stand() -> None:
+    frequent = [Planned("a", every("1m")), Planned("z", every("1m"))]
+    rare = [Planned(f"r{n}", every("1h")) for n in range(50)]
+    planned = [frequent[0], *rare, frequent[1]]
+    result = forecast(planned, SINCE, SINCE + HOUR, limit=170)
+    assert result.cut == ()
+    assert result.total == 60 + 50 + 60
+    short = forecast(planned, SINCE, SINCE + HOUR, limit=150)
+    assert short.cut == ("a", "z")
+    assert short.total == 150
 
 
 def test_jitter_spreads_the_same_instant() -> None:

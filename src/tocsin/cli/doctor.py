@@ -131,8 +131,9 @@ async def _database(settings: "Settings") -> AsyncIterator[Finding]:
             now = host_now()
             for finding in _probed(probe, (now - probe["now"]).total_seconds()):
                 yield finding
-            yield _pooler(await admin.between(), pooled=settings.pooled)
-            async for finding in _schema(dsn, settings):
+            between = await admin.between()
+            yield _pooler(between, pooled=settings.pooled)
+            async for finding in _schema(dsn, pooled=settings.pooled or between.by_transaction):
                 yield finding
     except (StoreError, BadInput) as error:
         yield Finding(
@@ -224,19 +225,19 @@ def _pooler(between: Between, *, pooled: bool) -> Finding:
         return Finding(
             "pooler",
             WARN,
-            "TOCSIN_DB_POOLER=transaction, and there is none: hints and fast detection of death are off for nothing",
+            "TOCSIN_DB_POOLER=transaction, and none of that kind: hints and fast detection are off for nothing",
             "unset TOCSIN_DB_POOLER",
         )
     return Finding("pooler", OK, "a session pooler, which is fine" if between.pooled else "none, sessions are our own")
 
 
-async def _schema(dsn: str, settings: "Settings") -> AsyncIterator[Finding]:
+async def _schema(dsn: str, *, pooled: bool) -> AsyncIterator[Finding]:
     from tocsin.clock import SystemClock  # noqa: PLC0415
     from tocsin.engine.control import Control  # noqa: PLC0415
     from tocsin.store.database import Database  # noqa: PLC0415
     from tocsin.store.migrate import schema_state  # noqa: PLC0415
 
-    database = Database(dsn, pooler=settings.pooled, size=1)
+    database = Database(dsn, pooler=pooled, size=1)
     try:
         async with database.session() as session:
             state = await schema_state(session.connection)

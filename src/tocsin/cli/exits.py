@@ -12,6 +12,7 @@ from tocsin.domain.errors import (
     EmbeddedFailed,
     InvalidApp,
     InvalidSetting,
+    StatementRefused,
     TocsinError,
 )
 
@@ -42,6 +43,8 @@ def lines_of(error: TocsinError) -> list[str]:
     line = _one_line(str(error))
     if isinstance(error, DatabaseUnavailable) and "`tocsin" not in line and "TOCSIN_" not in line:
         line += "; check TOCSIN_DATABASE_URL, or ask `tocsin doctor`"
+    if isinstance(error, StatementRefused) and "prepared statement" in line:
+        line += "; behind a transaction pooler, set TOCSIN_DB_POOLER=transaction"
     return [line]
 
 

@@ -5,9 +5,10 @@ trigger of every second does not hide the others.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from tocsin.domain.rules import Every
@@ -88,19 +89,7 @@ def forecast(
 ) -> Forecast:
     """What is due in ``since < t <= until``. limit: occurrences looked at; shown: crowds that are named."""
     triggers = list(planned)
-    fires: dict[datetime, list[str]] = {}
-    cut: list[str] = []
-    left = limit
-    for index, trigger in enumerate(triggers):
-        # What the first ones leave over goes to those behind them.
-        share = left // (len(triggers) - index)
-        instants = _instants(trigger, since, until, share + 1)
-        if len(instants) > share:
-            instants = instants[:share]
-            cut.append(trigger.name)
-        left -= len(instants)
-        for at in instants:
-            fires.setdefault(at, []).append(trigger.name)
+    fires, cut = _fires(triggers, since, until, limit)
     minutes: Counter[datetime] = Counter()
     seconds: dict[datetime, list[str]] = {}
     for at, names in fires.items():
@@ -116,19 +105,47 @@ def forecast(
         collisions=_crowds(together, shown),
         collision_instants=len(together),
         herds=_crowds([(at, names) for at, names in seconds.items() if len(names) >= herd], shown),
-        cut=tuple(cut),
+        cut=cut,
     )
 
 
-def _instants(trigger: Planned, since: datetime, until: datetime, limit: int) -> list[datetime]:
-    """Effective instants, jitter included, at most ``limit`` of them."""
+def _fires(
+    triggers: Sequence[Planned], since: datetime, until: datetime, limit: int
+) -> tuple[dict[datetime, list[str]], tuple[str, ...]]:
+    """Names by instant, at most ``limit`` in all, and the triggers that were not followed to the end.
+
+    All have the same share; what some leave over is shared again among those that want more.
+    """
+    fires: dict[datetime, list[str]] = {}
+    going = [(trigger.name, _instants(trigger, since, until)) for trigger in triggers]
+    left = limit
+    while left and going:
+        share = max(1, left // len(going))
+        more = []
+        for name, instants in going:
+            taken = 0
+            for at in islice(instants, min(share, left)):
+                fires.setdefault(at, []).append(name)
+                taken += 1
+            left -= taken
+            if taken == share or not left:
+                more.append((name, instants))
+        going = more
+    return fires, tuple(name for name, instants in going if next(instants, None) is not None)
+
+
+def _instants(trigger: Planned, since: datetime, until: datetime) -> Iterator[datetime]:
+    """Effective instants, jitter included."""
     schedule = trigger.schedule
     phase = trigger.phase if trigger.phase is not None else schedule.phase(trigger.name)
     rule = schedule.rules[0]
     if isinstance(rule, Every) and rule.after_completion:
         # Its instants hang on how long its runs take; only the next one is known.
-        return [trigger.next_at] if trigger.next_at is not None and since < trigger.next_at <= until else []
-    return [at + phase for at in schedule.occurrences(since - phase, until - phase, limit)]
+        if trigger.next_at is not None and since < trigger.next_at <= until:
+            yield trigger.next_at
+        return
+    for at in schedule.occurrences(since - phase, until - phase, MOST_OCCURRENCES + 1):
+        yield at + phase
 
 
 def _crowds(groups: Sequence[tuple[datetime, list[str]]], shown: int) -> tuple[Crowd, ...]:
