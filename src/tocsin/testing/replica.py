@@ -74,6 +74,7 @@ class SimulatedReplica:
         time: SimulatedTime,
         ledger: Ledger,
         log: Log,
+        store: type[Triggers] = Triggers,
     ) -> None:
         origin = random.uniform(0, 100_000)
         self.name = name
@@ -93,7 +94,7 @@ class SimulatedReplica:
         keeper_database = self._keeper_database = Seam(keeping, self.faults, time)
         self.runs = Remembering(ledger=ledger, time=time, seam=database, clock=self.clock, who=self.who)
         self.leases = Leases(database=database, clock=self.clock, who=self.who)
-        self.triggers = Triggers(database=database, clock=self.clock, who=self.who)
+        self.triggers = store(database=database, clock=self.clock, who=self.who)
         believed = DatabaseTime(self.clock)
         self.executor = ScriptedExecutor(
             agents=agents, slots=SLOTS, random=random, time=time, clock=self.clock, ledger=ledger, lease=LEASE

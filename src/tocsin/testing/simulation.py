@@ -59,7 +59,8 @@ ETERNAL: Final = "eternal"
 class Simulation:
     """One seed's course. Enter it, ``run()`` it, then ask for its ``violations()``.
 
-    triggers: instead of the mixed ones. statements: with a guard taken out, to see who notices.
+    triggers: instead of the mixed ones. statements and store: the product's, or ones with a guard
+    taken out, to see who notices.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Simulation:
         length: timedelta = LENGTH,
         triggers: Sequence[TriggerSpec] | None = None,
         statements: Statements | None = None,
+        store: type[Triggers] = Triggers,
         log: Log | None = None,
     ) -> None:
         self.seed = seed
@@ -84,6 +86,7 @@ class Simulation:
         self._count = replicas
         self._length = length.total_seconds()
         self._triggers = triggers
+        self._store = store
         self._log = log or Silence()
         self._clock = SimulatedClock(self.time)
         self._agents = mixed_agents()
@@ -101,6 +104,7 @@ class Simulation:
         for database in [self._pool, *self._keeping]:
             self._stack.push_async_callback(database.close)
             await database.open()
+        await self._wait_for_no_lock()
         await self._declare()
         self.replicas = [self._replica(keeping) for keeping in self._keeping]
         for replica in self.replicas:
@@ -146,9 +150,17 @@ class Simulation:
             time=self.time,
             ledger=self.ledger,
             log=self._log,
+            store=self._store,
         )
         replica.faults.chance = USUAL_CHANCE
         return replica
+
+    async def _wait_for_no_lock(self) -> None:
+        """A session that meets a held step's lock gives up soon: real time does not pass in a simulation."""
+        async with AsyncExitStack() as held:
+            for _ in range(POOL):
+                session = await held.enter_async_context(self._pool.session())
+                await session.connection.execute("SET lock_timeout = '50ms'")
 
     async def _declare(self) -> None:
         now = self.time.instant
