@@ -72,8 +72,13 @@ def _counted(title: str, count: int, shown: int) -> str:
     return f"{title} ({shown} of {count})" if count > shown else f"{title} ({count})" if count else title
 
 
+def _flat(text: object) -> str:
+    """One line, whatever an agent said."""
+    return " ".join(str(text).split())
+
+
 def _line(text: str, style: str = "") -> Text:
-    return Text(" ".join(text.split()), style=style, no_wrap=True, overflow="ellipsis")
+    return Text(_flat(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _head(shot: Snapshot) -> Iterator[RenderableType]:
@@ -111,14 +116,16 @@ def _table(*columns: tuple[str, Any]) -> Table:
     return table
 
 
-def _name_width(width: int) -> int:
-    return max(16, min(40, width * 3 // 10))
+def _name_width(shot: Snapshot, width: int) -> int:
+    """As wide as the longest name needs, so that names stand below each other, but no more than its share."""
+    names = [row["name"] for row in shot.upcoming] + [row["trigger"] for row in (*shot.running, *shot.ended)]
+    return max(12, min(width * 3 // 10, 40, max(map(len, names), default=0)))
 
 
 def _upcoming(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.upcoming:
         return _line("nothing is due; triggers without a schedule are fired by hand", style=DIM)
-    table = _table(("right", 10), ("left", _name_width(width)), ("left", "1"), ("left", 12))
+    table = _table(("right", 10), ("left", _name_width(shot, width)), ("left", "1"), ("left", 12))
     for row in list(shot.upcoming)[:rows]:
         away = between(shot.now, row["wake_at"]) or 0
         style = "bold cyan" if away < 10 else ""
@@ -147,9 +154,9 @@ def _countdown(away: float) -> str:
 def _running(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.running:
         return _line("nothing", style=DIM)
-    table = _table(("right", 10), ("left", _name_width(width)), ("left", BAR + 5), ("left", "1"))
+    table = _table(("right", 10), ("left", _name_width(shot, width)), ("left", BAR + 5), ("left", "1"))
     for row in list(shot.running)[:rows]:
-        told = str(row["progress"] or "")
+        told = _flat(row["progress"] or "")
         if row["attempt"] > 1:
             told = f"attempt {row['attempt']}  {told}"
         if row["cancel_requested_at"] is not None:
@@ -174,7 +181,9 @@ def _bar(fraction: float | None) -> Text:
 def _ended(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.ended:
         return _line("nothing yet", style=DIM)
-    table = _table(("right", 10), ("left", _name_width(width)), ("left", 10), ("right", 8), ("right", 8), ("left", "1"))
+    table = _table(
+        ("right", 10), ("left", _name_width(shot, width)), ("left", 10), ("right", 8), ("right", 8), ("left", "1")
+    )
     for row in list(shot.ended)[:rows]:
         late = between(row["effective_at"], row["started_at"]) if row["fence"] == 1 else None
         state = row["state"]
@@ -191,7 +200,7 @@ def _ended(shot: Snapshot, rows: int, width: int) -> RenderableType:
 
 def _told(row: Row) -> str:
     if row["error"]:
-        return f"{row['error']}" + (f" (attempt {row['attempt']})" if row["attempt"] > 1 else "")
+        return _flat(f"attempt {row['attempt']}: {row['error']}" if row["attempt"] > 1 else row["error"])
     if row["reason"]:
         return str(row["reason"])
     return compact(row["output"], 80) if row["output"] is not None else ""
