@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Final, Protocol
@@ -31,6 +32,7 @@ from tocsin.testing.scripted import Answered, Ledger, ScriptedExecutor
 
 LEASE: Final = timedelta(seconds=60)
 RENEW_EVERY: Final = timedelta(seconds=15)
+SWEEP_EVERY: Final = timedelta(seconds=5)
 SLOTS: Final = 6
 BATCH: Final = 50
 BREATHS: Final = 4
@@ -60,92 +62,109 @@ class Remembering(Runs):
         return ours
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What all replicas of a simulation share. store: the product's, or one with a guard taken out."""
+
+    agents: Sequence[AgentSpec]
+    random: Random
+    time: SimulatedTime
+    ledger: Ledger
+    log: Log
+    store: type[Triggers] = Triggers
+
+
 class SimulatedReplica:
     """A process that steps when it is told to. keeper_clock: its keeper's thread, which can hang alone."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        pool: Database,
-        keeping: Database,
-        agents: Sequence[AgentSpec],
-        random: Random,
-        time: SimulatedTime,
-        ledger: Ledger,
-        log: Log,
-        store: type[Triggers] = Triggers,
-    ) -> None:
-        origin = random.uniform(0, 100_000)
+    def __init__(self, *, name: str, pool: Database, keeping: Database, world: World) -> None:
+        origin = world.random.uniform(0, 100_000)
         self.name = name
         self.who = Incarnation(name)
-        self.clock = SimulatedClock(time, origin=origin)
-        self.keeper_clock = SimulatedClock(time, origin=origin)
-        self.faults = Faults(random)
+        self.clock = SimulatedClock(world.time, origin=origin)
+        self.keeper_clock = SimulatedClock(world.time, origin=origin)
+        self.faults = Faults(world.random)
         self.hands = Hands()
         self.busy: asyncio.Task[bool] | None = None
         self.hold: Hold | None = None
         self.renewed_at = float("-inf")
         self.errors = 0
-        self._time = time
-        self._agents = sorted(agent.name for agent in agents)
+        self._world = world
+        self._time = world.time
+        self._agents = sorted(agent.name for agent in world.agents)
         self._keeping = keeping
-        database = Seam(pool, self.faults, time)
-        keeper_database = self._keeper_database = Seam(keeping, self.faults, time)
-        self.runs = Remembering(ledger=ledger, time=time, seam=database, clock=self.clock, who=self.who)
+        self._believed = DatabaseTime(self.clock)
+        database = Seam(pool, self.faults, world.time)
+        self.runs = Remembering(ledger=world.ledger, time=world.time, seam=database, clock=self.clock, who=self.who)
         self.leases = Leases(database=database, clock=self.clock, who=self.who)
-        self.triggers = store(database=database, clock=self.clock, who=self.who)
-        believed = DatabaseTime(self.clock)
+        self.triggers = world.store(database=database, clock=self.clock, who=self.who)
+        self._compose_work()
+        self._compose_planning(database)
+        self._compose_keeper()
+
+    def _compose_work(self) -> None:
+        world, clock = self._world, self.clock
         self.executor = ScriptedExecutor(
-            agents=agents, slots=SLOTS, random=random, time=time, clock=self.clock, ledger=ledger, lease=LEASE
+            agents=world.agents,
+            slots=SLOTS,
+            random=world.random,
+            time=world.time,
+            clock=clock,
+            ledger=world.ledger,
+            lease=LEASE,
         )
         self.executor.actor = self.who.actor
-        self.sweeper = Sweeper(
-            runs=self.runs,
-            leases=self.leases,
-            triggers=self.triggers,
-            clock=self.clock,
-            log=log,
-            lease=LEASE,
-            sweep_every=timedelta(seconds=5),
-        )
-        self.reporter = Reporter(runs=self.runs, hands=self.hands, clock=self.clock, wake=_nothing)
-        self.settler = Settler(runs=self.runs, hands=self.hands, clock=self.clock, log=log, settled=self._on_settled)
+        self.reporter = Reporter(runs=self.runs, hands=self.hands, clock=clock, wake=_nothing)
+        self.settler = Settler(runs=self.runs, hands=self.hands, clock=clock, log=world.log, settled=self._on_settled)
         self.runner = Runner(
             executor=self.executor,
             runs=self.runs,
             hands=self.hands,
             settler=self.settler,
             reporter=self.reporter,
-            clock=self.clock,
-            time=believed,
-            log=log,
+            clock=clock,
+            time=self._believed,
+            log=world.log,
             batch=BATCH,
             wake=_nothing,
             ended=_nothing,
+        )
+
+    def _compose_planning(self, database: Database) -> None:
+        self.sweeper = Sweeper(
+            runs=self.runs,
+            leases=self.leases,
+            triggers=self.triggers,
+            clock=self.clock,
+            log=self._world.log,
+            lease=LEASE,
+            sweep_every=SWEEP_EVERY,
         )
         self.planner = Planner(
             database=database,
             triggers=self.triggers,
             clock=self.clock,
-            time=believed,
-            log=log,
+            time=self._believed,
+            log=self._world.log,
             batch=BATCH,
             fired=_nothing,
             desk=Desk([self.runner]),
         )
+
+    def _compose_keeper(self) -> None:
+        self._keeper_database = Seam(self._keeping, self.faults, self._time)
         self.keeper = Keeper(
-            database=keeper_database,
-            leases=Leases(database=keeper_database, clock=self.keeper_clock, who=self.who),
+            database=self._keeper_database,
+            leases=Leases(database=self._keeper_database, clock=self.keeper_clock, who=self.who),
             hands=self.hands,
             who=self.who,
             clock=self.keeper_clock,
-            log=log,
+            log=self._world.log,
             lease=LEASE,
             renew_every=RENEW_EVERY,
             stop=self._stop,
             strays=self._give_back,
-            describe=lambda: (name, "simulated", self._agents, SLOTS),
+            describe=lambda: (self.name, "simulated", self._agents, SLOTS),
         )
 
     @property

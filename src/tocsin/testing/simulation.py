@@ -30,7 +30,7 @@ from tocsin.testing.clock import SimulatedClock, SimulatedTime
 from tocsin.testing.history import CursorSeen, History, read_tables
 from tocsin.testing.invariants import check
 from tocsin.testing.nemesis import USUAL_CHANCE, Nemesis
-from tocsin.testing.replica import RENEW_EVERY, SimulatedReplica, Step, breathe
+from tocsin.testing.replica import RENEW_EVERY, SimulatedReplica, Step, World, breathe
 from tocsin.testing.scripted import Ledger
 from tocsin.testing.violation import Violation
 
@@ -86,10 +86,15 @@ class Simulation:
         self._count = replicas
         self._length = length.total_seconds()
         self._triggers = triggers
-        self._store = store
-        self._log = log or Silence()
         self._clock = SimulatedClock(self.time)
-        self._agents = mixed_agents()
+        self._world = World(
+            agents=mixed_agents(),
+            random=self.random,
+            time=self.time,
+            ledger=self.ledger,
+            log=log or Silence(),
+            store=store,
+        )
         self._pool = Database(dsn, size=POOL, statements=statements)
         self._keeping = [Database(dsn, size=1, statements=statements) for _ in range(replicas)]
         self._names = 0
@@ -141,17 +146,8 @@ class Simulation:
 
     def _replica(self, keeping: Database) -> SimulatedReplica:
         self._names += 1
-        replica = SimulatedReplica(
-            name=f"replica-{self._names}",
-            pool=self._pool,
-            keeping=keeping,
-            agents=self._agents,
-            random=self.random,
-            time=self.time,
-            ledger=self.ledger,
-            log=self._log,
-            store=self._store,
-        )
+        name = f"replica-{self._names}"
+        replica = SimulatedReplica(name=name, pool=self._pool, keeping=keeping, world=self._world)
         replica.faults.chance = USUAL_CHANCE
         return replica
 
@@ -168,7 +164,7 @@ class Simulation:
         triggers = Triggers(database=self._pool, clock=self._clock, who=Incarnation("author", actor="author"))
         new = [declaring.first_cursor(an_id(self.random), spec, now) for spec in specs]
         async with self._pool.transaction() as session:
-            await triggers.declare_agents(session, self._agents, source="simulation")
+            await triggers.declare_agents(session, self._world.agents, source="simulation")
             await triggers.insert(session, new, source="simulation")
         for one in new:
             self.author.begin(one.id, one.spec)
