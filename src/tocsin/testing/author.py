@@ -11,7 +11,7 @@ from tocsin.clock import Clock
 from tocsin.domain.errors import Refused
 from tocsin.domain.run import RunState
 from tocsin.domain.schedule import Schedule
-from tocsin.domain.trigger import TriggerSpec
+from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
 from tocsin.testing.builders import a_mixed_schedule
@@ -58,7 +58,8 @@ class Author:
 
     async def _resume(self, name: str) -> None:
         paused = [row["name"] for row in await self.control.triggers(limit=100) if row["paused"]]
-        await self.control.resume(self._random.choice(paused) if paused else name)
+        catch_up = self._random.choice([None, CatchUp.LATEST])
+        await self.control.resume(self._random.choice(paused) if paused else name, catch_up=catch_up)
 
     async def reschedule(self, name: str, schedule: Schedule) -> None:
         """The trigger has another schedule from now on."""
