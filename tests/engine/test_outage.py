@@ -16,9 +16,11 @@ from tocsin import cron
 from tocsin.clock import SystemClock
 from tocsin.domain.run import StopReason
 from tocsin.engine.control import Control
+from tocsin.engine.sweeper import PROBE_EVERY
 from tocsin.run import Run
 from tocsin.store.database import Database
 from tocsin.store.embedded import EmbeddedPostgres
+from tocsin.store.leases import lock_key
 
 LEASE = 1.5
 QUICK: dict[str, Any] = {"lease": LEASE, "renew_every": 0.3}
@@ -260,3 +262,44 @@ async def test_an_agent_that_blocks_the_loop_does_not_stop_renewals(world: World
             process.kill()
             await process.wait()
             raise
+
+
+async def test_a_live_holder_whose_session_was_cut_is_not_taken_for_dead(world: World) -> None:
+    """Its lock is free until it has a new session, which must be sooner than a peer's second look."""
+    control = Control(database=world.database, clock=SystemClock(), actor="test")
+    await control.declare(an_app(a_trigger()))
+    let_go = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def agent(run: Run) -> int:
+        await let_go.wait()
+        return run.fence
+
+    locks = "SELECT min(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = $1::bigint::oid"
+    settings: dict[str, Any] = {"lease": 30, "renew_every": 5, "poll_every": 0.2, "sweep_every": 0.2}
+    async with a_replica(world.dsn, {"agent": agent}, **settings) as holder:
+        run_id = (await control.fire("t"))["id"]
+        await eventually(lambda: len(holder.hands) == 1)
+        half = lock_key(holder.who.holder) & 0xFFFFFFFF
+        async with a_replica(world.dsn, {"other": agent}, **settings) as peer:
+            await eventually(lambda: peer.sweeper.rest() == PROBE_EVERY)
+            for _ in range(3):
+                former = await world.value(locks, half)
+                assert former is not None
+                await world.value("SELECT pg_terminate_backend($1)", former)
+
+                async def taken_again(former: int = former) -> bool:
+                    return await world.value(locks, half) not in (None, former)
+
+                await eventually(taken_again, within=1)
+            cut_at = loop.time()
+            await eventually(lambda: loop.time() - cut_at > 3 * PROBE_EVERY)
+            assert (await world.run(run_id))["state"] == "running"
+            let_go.set()
+
+            async def ended() -> bool:
+                return bool((await world.run(run_id))["state"] == "succeeded")
+
+            await eventually(ended)
+    assert (await world.run(run_id))["fence"] == 1
+    assert await world.value("SELECT count(*) FROM tocsin.leases WHERE end_reason = 'lost'") == 0

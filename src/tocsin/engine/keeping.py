@@ -37,7 +37,9 @@ class Keeping:
         describe: Describe,
         give_back: GiveBack,
     ) -> None:
-        self.database = Database(like.dsn, pooler=like.pooler, size=1, statements=like.statements)
+        # A session that is lost takes our lock with it, and a peer that sees it free twice takes us for dead:
+        # so the keeper takes it again at once, not at its next renewal.
+        self.database = Database(like.dsn, pooler=like.pooler, size=1, statements=like.statements, lost=self.wake)
         self._who = who
         self._hands = hands
         self._clock = clock

@@ -1,7 +1,7 @@
 """The pool, transactions, and the one place where the driver's errors become ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -104,15 +104,25 @@ class Database:
 
     pooler: a transaction pooler stands in between, so nothing is prepared and nothing is listened to.
     calls: statements sent so far, for those who watch the cost. generation: sessions opened so far.
+    lost: called when a session has ended, whoever ended it.
     """
 
-    def __init__(self, dsn: str, *, pooler: bool = False, size: int = 6, statements: Statements | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        pooler: bool = False,
+        size: int = 6,
+        statements: Statements | None = None,
+        lost: Callable[[], None] | None = None,
+    ) -> None:
         self.dsn = dsn
         self.pooler = pooler
         self.statements = statements or load()
         self.calls = 0
         self.generation = 0
         self._size = size
+        self._lost = lost
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._gate = asyncio.Lock()
 
@@ -141,8 +151,11 @@ class Database:
                 except (ValueError, asyncpg.ClientConfigurationError) as error:
                     raise BadInput(f"TOCSIN_DATABASE_URL cannot be read: {_line(error)}") from error
 
-    async def _count(self, _connection: object) -> None:
+    async def _count(self, connection: Any) -> None:
         self.generation += 1
+        if self._lost is not None:
+            lost = self._lost
+            connection.add_termination_listener(lambda _: lost())
 
     async def close(self) -> None:
         """Every session is closed; the ones that do not answer within two seconds are cut."""
