@@ -63,6 +63,20 @@ async def test_a_stale_settlement_changes_nothing_and_is_kept_apart(world: World
     assert await world.value("SELECT count(*) FROM tocsin.late_results") == 1
 
 
+async def test_a_holder_that_has_the_run_again_cannot_settle_it_with_its_former_fence(world: World) -> None:
+    await world.declare(a_trigger())
+    peer = await world.peer()
+    run_id = await world.queue()
+    former = await peer.claim_one()
+    await peer.settle(an_end(former, RunState.QUEUED, reason="retry_after", counted=False))
+    present = await peer.claim_one()
+    assert (former.fence, present.fence) == (1, 2)
+    await peer.settle(an_end(former, output=b'"former"'))
+    assert (await world.run(run_id))["state"] == "running"
+    await peer.settle(an_end(present, output=b'"present"'))
+    assert (await world.run(run_id))["output"] == '"present"'
+
+
 async def test_an_end_without_a_result_leaves_nothing_behind_when_stale(world: World) -> None:
     await world.declare(a_trigger())
     old, new = await world.peer(), await world.peer()

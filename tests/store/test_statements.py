@@ -41,6 +41,17 @@ HOT: Final = {
     "why": {"runs_occurrence"},
 }
 
+#: Index → the columns without which it would be walked from end to end.
+REACHED_BY: Final = {
+    "runs_pkey": ["id"],
+    "runs_occurrence": ["trigger_id"],
+    "runs_ready": ["agent", "lane"],
+    "runs_scope_held": ["scope"],
+    "runs_scope_waiting": ["scope"],
+    "triggers_pkey": ["id"],
+    "transitions_pkey": ["run_id"],
+}
+
 FILL: Final = f"""
 INSERT INTO tocsin.agents (name, spec, max_attempts, on_lost, source, declared_at)
 SELECT 'agent-' || n, '{{"cancel_within": "30 seconds"}}', 1, 'retry', 'x', now() FROM generate_series(0, 19) n;
@@ -167,8 +178,8 @@ async def check_hot_blocks(connection: "asyncpg.Connection[asyncpg.Record]") -> 
             node["Index Name"]
             for node in nodes
             if node["Node Type"] in ("Index Scan", "Index Only Scan")
-            and node["Index Name"] in ("runs_pkey", "runs_occurrence", "triggers_pkey", "transitions_pkey")
-            and "Index Cond" not in node
+            and not set(REACHED_BY.get(node["Index Name"], ()))
+            <= set(node.get("Index Cond", "").replace("(", " ").split())
         ]
         assert not unbounded, f"{name} walks all of {unbounded}"
 
