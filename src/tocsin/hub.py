@@ -102,6 +102,7 @@ class Replica:
             log=log,
             lease=settings.lease,
             sweep_every=settings.sweep_every,
+            freed=self._on_freed,
         )
         self.reporter = Reporter(runs=runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
         self.settler = Settler(runs=runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
@@ -237,11 +238,12 @@ class Replica:
         self._here.call_soon_threadsafe(self._reporter_loop.wake)
 
     def _hear(self, hint: str) -> None:
-        """A hint is WHAT ACTOR; our own are old news."""
+        """A hint is WHAT ACTOR. That we have put runs there is no news; what of ours is to be cancelled is."""
         what, _, actor = hint.partition(" ")
-        if actor == self.who.actor:
-            return
+        ours = actor == self.who.actor
         match what:
+            case "runs" if ours:
+                pass
             case "runs":
                 self._wake_runners()
                 self.sweeper.suspect()
@@ -277,6 +279,11 @@ class Replica:
             self.sweeper.expect_rearm()
             self._sweeper_loop.wake()
 
+    def _on_freed(self) -> None:
+        """A sweep has queued runs again, or given triggers their next instant."""
+        self._wake_runners()
+        self._lookout_loop.wake()
+
     def _expect_retries(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
         """Runs that were queued again are begun again on time, here or by a peer."""
         delays = [ended.settlement.delay for _, ended in ends if ended.settlement.state is RunState.QUEUED]
@@ -284,7 +291,8 @@ class Replica:
         if not delays or now is None:
             return
         for runner in self.runners:
-            runner.expect(now + min(delays))
+            for delay in delays:
+                runner.expect(now + delay)
         self._wake_runners()
 
     # --- drain

@@ -83,6 +83,8 @@ def logger(*, form: str = "console", level: str = "info", **fields: Any) -> Log:
     )
     # asyncio reports a task's stray exception through logging; it belongs into the same stream.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    # A pool that loses its sessions is told of by the loops that fail, once, without a traceback.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     return _Logger(bound.bind(**fields) if fields else bound, number)
 
 

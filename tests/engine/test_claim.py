@@ -30,7 +30,6 @@ async def test_a_claim_raises_the_fence_and_hands_over_what_the_agent_is_told(wo
     assert (assignment.run_id, assignment.fence, assignment.attempt, assignment.max_attempts) == (run_id, 1, 1, 3)
     assert (assignment.nominal_at, assignment.effective_at, assignment.started_at) == (NOON, NOON + SECOND, NOON)
     assert (assignment.trigger, assignment.agent, assignment.input) == ("t", "agent", '{"repo": "x"}')
-    assert assignment.idempotency_key == str(run_id)
     row = await world.run(run_id)
     assert (row["state"], row["holder"], row["fence"], row["started_at"]) == ("running", peer.who.holder, 1, NOON)
     assert await world.trail(run_id) == [(None, "queued", "due"), ("queued", "running", None)]

@@ -68,7 +68,7 @@ def an_assignment(agent: str = "agent", **changes: Any) -> Assignment:
         "deadline_at": None,
         "due_by": None,
         "input": '{"repo":"."}',
-        "idempotency_key": "daily/2026-03-01",
+        "occurrence_key": None,
         "last": None,
     }
     return Assignment(**(values | changes))

@@ -73,7 +73,7 @@ async def test_a_program_is_told_its_run_and_nothing_of_the_hub(begin: Begin) ->
         "TOCSIN_AGENT": "agent",
         "TOCSIN_ATTEMPT": "2",
         "TOCSIN_FENCE": "3",
-        "TOCSIN_IDEMPOTENCY_KEY": "daily/2026-03-01",
+        "TOCSIN_IDEMPOTENCY_KEY": "6c613b7f-cbe7-5bed-bbf4-2603718837a1",
         "TOCSIN_NOMINAL_AT": "2026-03-01T12:00:00+00:00",
         "TOCSIN_EFFECTIVE_AT": "2026-03-01T12:00:05+00:00",
         "TOCSIN_DEADLINE": "2026-03-01T12:00:00+00:00",

@@ -9,7 +9,9 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -42,7 +44,7 @@ async def test_a_coroutine_is_handed_its_run_and_its_result_is_the_output(begin:
         return {"id": run.id, "input": run.input, "attempt": run.attempt, "key": run.idempotency_key}
 
     assert await begin.function(agent).outcome() == Succeeded(
-        b'{"id":"00000000-0000-0000-0000-000000000007","input":{"repo":"."},"attempt":2,"key":"daily/2026-03-01"}'
+        b'{"id":"00000000-0000-0000-0000-000000000007","input":{"repo":"."},"attempt":2,"key":"6c613b7f-cbe7-5bed-bbf4-2603718837a1"}'
     )
 
 
@@ -455,3 +457,12 @@ async def streaming(run: Run) -> Any:
 def test_a_function_that_could_not_be_called_is_refused_when_declared(function: object, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         AgentFunction.of(AgentSpec(name="agent"), function)
+
+
+def test_the_idempotency_key_belongs_to_the_occurrence_not_to_the_run() -> None:
+    first = an_assignment(run_id=UUID(int=1), attempt=1)
+    restored = an_assignment(run_id=UUID(int=2), attempt=3)
+    later = an_assignment(nominal_at=first.nominal_at + timedelta(days=1))
+    by_hand = an_assignment(occurrence_key="manual:7")
+    assert first.idempotency_key == restored.idempotency_key
+    assert len({first.idempotency_key, later.idempotency_key, by_hand.idempotency_key}) == 3

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -29,8 +29,9 @@ class Assignment:
     """What a claim hands over.
 
     input: JSON text. due_by: the instant, on the database's clock, at which this attempt is stopped;
-    None without a limit. idempotency_key: the same over all attempts. scoped: whether its end frees
-    something that another run waits for. rearms: whether its trigger counts from its end.
+    None without a limit. occurrence_key: what the run is known by unless its schedule called it.
+    scoped: whether its end frees something that another run waits for. rearms: whether its trigger
+    counts from its end.
     """
 
     run_id: UUID
@@ -48,7 +49,12 @@ class Assignment:
     deadline_at: datetime | None
     due_by: datetime | None
     input: str
-    idempotency_key: str
+    occurrence_key: str | None
     last: LastRun | None
     scoped: bool = False
     rearms: bool = False
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt, and for the same occurrence planned again after a restore."""
+        return str(uuid5(self.trigger_id, self.occurrence_key or self.nominal_at.isoformat()))

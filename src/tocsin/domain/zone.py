@@ -5,7 +5,6 @@ run in integers and ask the zone only where a span ends. Spans are found by prob
 ``zoneinfo``, lazily, one stretch of about a year at a time, and kept.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -161,15 +160,10 @@ def zone(key: str) -> Zone:
 def _read(key: str) -> ZoneInfo:
     """The rules of the tzdata package that we depend on, whatever release the host has.
 
-    zoneinfo alone prefers the host's files, and two replicas on two hosts would disagree on what is
-    due. PYTHONTZPATH still goes first: whoever sets it has chosen.
+    zoneinfo alone prefers the host's files, and two replicas on two hosts would disagree on what is due.
     """
-    if "PYTHONTZPATH" not in os.environ:
-        file = resources.files("tzdata").joinpath("zoneinfo", *key.split("/"))
-        if file.is_file():
-            with file.open("rb") as rules:
-                return ZoneInfo.from_file(rules, key=key)
-    return ZoneInfo(key)
+    with resources.files("tzdata").joinpath("zoneinfo", *key.split("/")).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=key)
 
 
 def _is_key(key: object) -> bool:

@@ -211,7 +211,9 @@ class Control:
         since: datetime | None = None,
     ) -> list[dict[str, Any]]:
         """Newest first."""
-        trigger_id = (await self._row(trigger)).id if trigger is not None else None
+        trigger_id = await self._triggers.id_ever(trigger) if trigger is not None else None
+        if trigger is not None and trigger_id is None:
+            raise await self._no_trigger(trigger)
         rows = await self._runs.page(
             limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since
         )

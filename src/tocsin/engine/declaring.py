@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput
-from tocsin.domain.planning import Cursor, account, first_plan, plan
+from tocsin.domain.planning import Cursor, Plan, Skip, account, first_plan, plan
 from tocsin.domain.run import SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
@@ -161,8 +161,12 @@ async def decide_due(session: Session, triggers: Triggers, row: TriggerRow) -> T
 async def withdraw_due(session: Session, triggers: Triggers, row: TriggerRow) -> None:
     """What a schedule that is given up had due until now, and nobody has decided, is accounted as withdrawn.
 
-    With jitter that is an instant whose delay has not passed yet; the caller holds the row's lock.
+    With jitter that is an instant whose delay has not passed yet. Of a quarantined trigger it is the one
+    at which it was found broken: what its row meant by others, nobody knows. The caller holds the lock.
     """
+    if row.status == "broken" and row.next_at is not None and row.next_at <= row.now:
+        found = Skip(SkipReason.WITHDRAWN, row.next_at, row.next_at, 1)
+        await triggers.add_skips(session, row.id, Plan([], [found], "broken", None, None))
     try:
         schedule = row.spec().schedule
     except BadInput:

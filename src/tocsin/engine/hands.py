@@ -17,14 +17,13 @@ from tocsin.run import StopSignal
 
 @dataclass(slots=True, eq=False)
 class Hand:
-    """One attempt in hand. ended: it waits for its settlement only; disowned: nothing of it is written."""
+    """One attempt in hand. ended: it waits for its settlement only."""
 
     assignment: Assignment
     policy: AgentSpec
     stop: StopSignal = field(default_factory=StopSignal)
     task: "asyncio.Task[None] | None" = None
     ended: bool = False
-    disowned: bool = False
 
 
 class Hands:
@@ -66,12 +65,11 @@ class Hands:
         return [(hand.assignment.run_id, hand.assignment.fence) for hand in list(self._hands.values())]
 
     def stop(self, run_ids: Iterable[UUID], reason: StopReason) -> None:
-        """These attempts have been asked to stop. Fenced ones are disowned: their end is not written."""
+        """These attempts have been asked to stop."""
         for run_id in run_ids:
             hand = self._hands.get(run_id)
             if hand is None or hand.ended:
                 continue
-            hand.disowned = hand.disowned or reason is StopReason.FENCED
             hand.stop.request(reason)
 
     def stop_all(self, reason: StopReason) -> None:

@@ -9,6 +9,7 @@ No database session is held while an agent is awaited.
 """
 
 import asyncio
+import heapq
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -28,6 +29,9 @@ from tocsin.telemetry import Log
 
 LATE_SHARE: Final = 0.2
 """Of the slots, for caught-up, swept and backfilled work."""
+
+MOST_AWAITED: Final = 256
+"""Instants that are waited for precisely; what lies behind them is found by the next look."""
 
 AFTER_INTERRUPT: Final = 5.0
 """Seconds that interrupted work has to end before it is cut."""
@@ -70,7 +74,7 @@ class Runner:
         self._late = 0
         self._busy = 1
         self._turn = 0
-        self._wake_at: datetime | None = None
+        self._awaited: list[datetime] = []
 
     @property
     def active(self) -> int:
@@ -96,15 +100,15 @@ class Runner:
 
     def expect(self, ready_at: datetime) -> bool:
         """Queued work becomes available at this instant; True when that is sooner than we would wake."""
-        sooner = self._wake_at is None or ready_at < self._wake_at
-        if sooner:
-            self._wake_at = ready_at
+        sooner = not self._awaited or ready_at < self._awaited[0]
+        if len(self._awaited) < MOST_AWAITED and ready_at not in self._awaited:
+            heapq.heappush(self._awaited, ready_at)
         return sooner
 
     def rest(self) -> float | None:
-        if self._wake_at is None or self._active >= self._executor.slots:
+        if not self._awaited or self._active >= self._executor.slots:
             return None
-        return self._time.until(self._wake_at)
+        return self._time.until(self._awaited[0])
 
     async def run_once(self) -> bool:
         free = min(self._executor.slots - self._active - self._kept, self._batch)
@@ -112,8 +116,8 @@ class Runner:
         self.held_back = len(self._settler) > 2 * self._executor.slots
         if not self.accepting or free <= 0 or self.held_back:
             return False
-        if self._wake_at is not None and not self._time.until(self._wake_at):
-            self._wake_at = None
+        while self._awaited and not self._time.until(self._awaited[0]):
+            heapq.heappop(self._awaited)
         quotas = self._quotas(free)
         claimed = await self._runs.claim(quotas, free=free)
         self.begin(claimed.assignments)
@@ -219,10 +223,6 @@ class Runner:
 
     def _end(self, hand: Hand, reports: RunReports, outcome: Outcome, *, stop: StopReason | None) -> None:
         hand.ended = True
-        if hand.disowned:
-            self._hands.drop(hand)
-            self._log.warning("run.fenced", run_id=str(hand.assignment.run_id), fence=hand.assignment.fence)
-            return
         assignment = hand.assignment
         settlement = decide(
             AttemptEnd(

@@ -13,6 +13,7 @@ Amnesty: a sweeper that was itself blind (just started, database gone, own loop 
 dead holder from one that could not renew either. It waits one whole lease before it judges again.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -42,10 +43,12 @@ class Sweeper:
         log: Log,
         lease: timedelta,
         sweep_every: timedelta,
+        freed: Callable[[], None] = lambda: None,
     ) -> None:
         self._runs = runs
         self._leases = leases
         self._triggers = triggers
+        self._freed = freed
         self._clock = clock
         self._log = log
         self._lease = lease.total_seconds()
@@ -103,6 +106,7 @@ class Sweeper:
         if not dead and not due:
             return False
         swept: list[Swept] = []
+        rearmed = 0
         by_lease = now >= self._judges_from
         if dead or by_lease:
             swept = await self._runs.sweep(dead_holders=dead, by_lease=by_lease, batch=BATCH)
@@ -110,9 +114,11 @@ class Sweeper:
             if self._cancelling:
                 swept += await self._runs.fence_uncancelled(batch=BATCH)
             if self._waiting:
-                await self._triggers.rearm(batch=BATCH)
+                rearmed = await self._triggers.rearm(batch=BATCH)
             self._swept_at = now
         self._tell(swept)
+        if rearmed or swept:
+            self._freed()
         return len(swept) >= BATCH
 
     async def _proved_dead(self) -> list[UUID]:

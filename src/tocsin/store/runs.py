@@ -331,7 +331,7 @@ def assignment_of(row: Record) -> Assignment:
         deadline_at=row["deadline_at"],
         due_by=row["deadline_at"],
         input=row["input"],
-        idempotency_key=str(row["id"]),
+        occurrence_key=row["occurrence_key"],
         last=last,
         scoped=row["scoped"],
         rearms=row["rearms"],

@@ -10,9 +10,10 @@ import msgspec
 from tocsin.clock import Clock
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
+from tocsin.domain.errors import BadInput
 from tocsin.domain.planning import Occurrence, Plan
 from tocsin.domain.trigger import TriggerSpec
-from tocsin.store.database import Database, Session
+from tocsin.store.database import Database, Record, Session
 from tocsin.store.leases import Incarnation
 from tocsin.store.runs import assignment_of
 from tocsin.store.trigger_rows import (
@@ -21,6 +22,7 @@ from tocsin.store.trigger_rows import (
     NewTrigger,
     TriggerRow,
     due_of,
+    read_spec,
     row_of,
     write_agent,
     write_policy,
@@ -97,12 +99,32 @@ class Triggers:
         return row["wake_at"], row["now"]
 
     async def rearm(self, *, batch: int) -> int:
-        """Triggers that count from the end of their run have their next instant; how many."""
-        return len(await self._database.fetch("rearm", now=self._clock.now(), batch=batch))
+        """Triggers that count from the end of their run have their next instant, if there is one; how many.
+
+        One that cannot be read is quarantined, so that its neighbours go on.
+        """
+        async with self._database.transaction() as session:
+            rows = await session.fetch("lock_waiting", now=self._clock.now(), batch=batch)
+            if not rows:
+                return 0
+            following = [_following(row) for row in rows]
+            await session.fetch(
+                "rearm",
+                ids=[row["id"] for row in rows],
+                statuses=[status for status, _, _ in following],
+                nexts=[next_at for _, next_at, _ in following],
+                broken_reasons=[reason for _, _, reason in following],
+            )
+        return len(rows)
 
     async def get(self, name: str) -> TriggerRow | None:
         row = await self._database.fetchrow("get_trigger", now=self._clock.now(), name=name)
         return row_of(row) if row else None
+
+    async def id_ever(self, name: str) -> UUID | None:
+        """The id behind a name, also of a trigger that was deleted."""
+        row = await self._database.fetchrow("get_trigger_ever", name=name)
+        return row["id"] if row else None
 
     async def lock(self, session: Session, name: str) -> TriggerRow | None:
         """The row, ours until the caller's transaction ends."""
@@ -141,8 +163,7 @@ class Triggers:
         }
 
     async def set_paused(self, session: Session, row: TriggerRow, *, reasons: Sequence[str], plan: Plan | None) -> None:
-        """The trigger rests for ``reasons``; the plan is where its cursor stands now."""
-        gap = plan.gap if plan else None
+        """The trigger rests for ``reasons``; the plan is where its cursor stands now, None where it stood."""
         await session.fetchrow(
             "set_paused",
             now=self._clock.now(),
@@ -151,8 +172,8 @@ class Triggers:
             status=plan.status if plan else row.status,
             next_at=plan.next_at if plan else row.next_at,
             wake_at=plan.wake_at if plan else row.wake_at,
-            gap_reason=gap[0].value if gap else None,
-            gap_from=gap[1] if gap else None,
+            gap_reason=(plan.gap[0].value if plan.gap else None) if plan else row.gap_reason,
+            gap_from=(plan.gap[1] if plan.gap else None) if plan else row.gap_from,
         )
 
     async def take_back_skip(self, session: Session, trigger_id: UUID, *, reason: str, at: datetime) -> None:
@@ -237,3 +258,15 @@ def _not_after(occurrence: Occurrence, spec: TriggerSpec | None) -> datetime | N
         return occurrence.effective_at + spec.expires_after
     except OverflowError:
         return None
+
+
+def _following(row: Record) -> tuple[str, datetime | None, str | None]:
+    """(status, next_at, broken_reason) of a trigger whose run has ended."""
+    try:
+        schedule = read_spec(row["agent"], row["schedule"], row["policy"]).schedule
+        if schedule is None:
+            raise BadInput("it waits for its run but has no schedule")
+        next_at = schedule.next_after(row["ended_at"])
+    except (BadInput, ValueError, OverflowError, ArithmeticError, RecursionError, LookupError) as error:
+        return "broken", None, str(error) or type(error).__name__
+    return ("ended" if next_at is None else "armed"), next_at, None

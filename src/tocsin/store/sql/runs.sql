@@ -321,7 +321,8 @@ WITH instant AS (
     ON CONFLICT (run_id, fence) DO UPDATE
        SET error_kind = excluded.error_kind, error_message = excluded.error_message
 )
-SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder
+SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder,
+       CASE WHEN s.state = 'queued' THEN pg_notify('tocsin', 'runs ' || :actor) END AS hint
   FROM swept s
   JOIN tocsin.triggers t ON t.id = s.trigger_id
 

@@ -121,11 +121,10 @@ SELECT (SELECT t.wake_at FROM tocsin.triggers t
          WHERE t.wake_at IS NOT NULL ORDER BY t.wake_at LIMIT 1) AS wake_at,
        coalesce(:now::timestamptz, clock_timestamp()) AS now
 
--- name: rearm
--- Triggers that count from the end of the run in hand get their next instant once it has ended. One whose
--- row does not say how long after is quarantined, so that its neighbours go on.
+-- name: lock_waiting
+-- Triggers that count from the end of the run in hand, once it has ended; locked until the transaction ends.
 WITH ready AS MATERIALIZED (
-    SELECT t.id, t.schedule
+    SELECT t.id, t.name, t.agent, t.schedule, t.policy
       FROM tocsin.triggers t
      WHERE t.status = 'waiting'
        AND NOT EXISTS (SELECT FROM tocsin.runs r
@@ -133,26 +132,22 @@ WITH ready AS MATERIALIZED (
      ORDER BY t.id
      LIMIT :batch::bigint
        FOR UPDATE SKIP LOCKED
-), ended AS (
-    SELECT DISTINCT ON (r.trigger_id) r.trigger_id, r.finished_at
-      FROM ready y
-      JOIN tocsin.runs r ON r.trigger_id = y.id AND r.kind = 'schedule'
-     ORDER BY r.trigger_id, r.nominal_at DESC
 )
-UPDATE tocsin.triggers t
-   SET status = CASE WHEN n.at IS NULL THEN 'broken' ELSE 'armed' END, next_at = n.at, wake_at = n.at,
-       broken_reason = CASE WHEN n.at IS NULL THEN 'every_seconds: must be a number of seconds, 1 to 100 years' END
+SELECT y.id, y.name, y.agent, y.schedule, y.policy,
+       coalesce((SELECT r.finished_at FROM tocsin.runs r
+                  WHERE r.trigger_id = y.id AND r.kind = 'schedule'
+                  ORDER BY r.nominal_at DESC LIMIT 1),
+                :now::timestamptz, now()) AS ended_at
   FROM ready y
-  LEFT JOIN ended e ON e.trigger_id = y.id
- CROSS JOIN LATERAL (
-    SELECT CASE WHEN jsonb_typeof(y.schedule #> '{rules,0,every_seconds}') = 'number'
-                THEN (y.schedule #>> '{rules,0,every_seconds}')::numeric END AS seconds) s
- CROSS JOIN LATERAL (
-    SELECT CASE WHEN s.seconds BETWEEN 1 AND 3155760000
-                THEN coalesce(e.finished_at, :now::timestamptz, now())
-                     + make_interval(secs => s.seconds::double precision) END AS at) n
- WHERE t.id = y.id AND t.status = 'waiting'
-RETURNING t.id, t.next_at
+
+-- name: rearm
+-- Give locked waiting triggers the instant that follows the end of their run, if there is one.
+UPDATE tocsin.triggers t
+   SET status = g.status, next_at = g.next_at, wake_at = g.next_at, broken_reason = g.broken_reason
+  FROM unnest(:ids::uuid[], :statuses::text[], :nexts::timestamptz[], :broken_reasons::text[])
+    AS g (id, status, next_at, broken_reason)
+ WHERE t.id = g.id AND t.status = 'waiting'
+RETURNING t.id
 
 -- name: lock_trigger
 -- One trigger by its name, locked until the transaction ends.
@@ -170,6 +165,14 @@ SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.name = :name::text AND t.status <> 'deleted'
+
+-- name: get_trigger_ever
+-- One trigger by its name, the one in service or else the one that was deleted last.
+SELECT t.id
+  FROM tocsin.triggers t
+ WHERE t.name = :name::text
+ ORDER BY t.status = 'deleted', t.changed_at DESC
+ LIMIT 1
 
 -- name: list_triggers
 -- Triggers by name, after a given name.
