@@ -107,7 +107,7 @@ LAYERS = {
 }
 
 SEEDS = (2, 3, 4, 5, 6, 7)
-"""Tried in this order until one meets the hole; the first does, as long as the engine takes its course."""
+"""Tried in this order until one meets the hole; one of the first two does, as long as the engine keeps its course."""
 
 
 async def courses(hole: Hole, seed: int, dsn: str) -> Counter[str]:

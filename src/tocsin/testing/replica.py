@@ -266,7 +266,8 @@ class SimulatedReplica:
         if run_ids is None:
             self.hands.stop_all(reason)
         else:
-            self.hands.stop(run_ids, reason)
+            # In the order of their ids: a set's order is another one in each process.
+            self.hands.stop(sorted(run_ids), reason)
 
     def _give_back(self, strays: tuple[tuple[UUID, int], ...]) -> None:
         for run_id, fence in strays:
