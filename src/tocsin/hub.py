@@ -269,12 +269,10 @@ class Replica:
 
     def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
         self.released += sum(ended.settlement.reason == StopReason.INTERRUPTED.value for _, ended in ends)
-        self._expect_retries(ends)
+        self._expect_what_follows(ends)
         freed = any(hand is not None and hand.assignment.scoped for hand, _ in ends)
         if freed or any(runner.held_back for runner in self.runners):
             self._wake_runners()
-        if any(ended.follow_ups for _, ended in ends):
-            self._lookout_loop.wake()
         if any(hand is not None and hand.assignment.rearms for hand, _ in ends):
             self.sweeper.expect_rearm()
             self._sweeper_loop.wake()
@@ -284,16 +282,19 @@ class Replica:
         self._wake_runners()
         self._lookout_loop.wake()
 
-    def _expect_retries(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
-        """Runs that were queued again are begun again on time, here or by a peer."""
-        delays = [ended.settlement.delay for _, ended in ends if ended.settlement.state is RunState.QUEUED]
+    def _expect_what_follows(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
+        """Runs that were queued again, or asked for, are begun on their instant, here or by a peer."""
         now = self._time.now()
-        if not delays or now is None:
+        if now is None:
             return
+        instants = [now + ended.settlement.delay for _, ended in ends if ended.settlement.state is RunState.QUEUED]
+        for _, ended in ends:
+            instants += [follow.at or now + (follow.after or timedelta()) for follow in ended.follow_ups]
         for runner in self.runners:
-            for delay in delays:
-                runner.expect(now + delay)
-        self._wake_runners()
+            for instant in instants:
+                runner.expect(instant)
+        if instants:
+            self._wake_runners()
 
     # --- drain
 

@@ -7,6 +7,7 @@ stops nothing. Log lines do not tear it: warnings stand in it, the rest is what 
 import asyncio
 import io
 import logging
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -165,8 +166,11 @@ class LiveView:
         drawn = len(console.render_lines(picture, pad=False))
         console.print(picture)
         console.print("\n" * max(0, lines - drawn - 1))
+        # A picture stands by itself: the template's web font is left to whatever monospace there is.
+        drawing = console.export_svg(title=f"tocsin up {self._source}")
+        drawing = re.sub(r"@font-face \{.*?\}\s*", "", drawing, flags=re.DOTALL)
         try:
-            path.write_text(console.export_svg(title=f"tocsin up {self._source}"), encoding="utf-8")
+            path.write_text(drawing, encoding="utf-8")
         except OSError as error:
             say(f"--record {path}: {error.strerror or error}")
 

@@ -135,13 +135,8 @@ class Runner:
         order = self.agents[self._turn :] + self.agents[: self._turn]
         share = ceil(free / self._busy)
         left = max(1, int(self._executor.slots * LATE_SHARE)) - self._late
-        quotas: list[Quota] = []
-        for agent in order:
-            if left <= 0:
-                break
-            count = min(share, left)
-            quotas.append(Quota(agent, Lane.LATE.value, count))
-            left -= count
+        late_share = max(1, left // len(order))
+        quotas = [Quota(agent, Lane.LATE.value, late_share) for agent in order[: max(0, left // late_share)]]
         return quotas + [Quota(agent, Lane.LIVE.value, share) for agent in order]
 
     def _is_more(self, claimed: Claimed, quotas: list[Quota], free: int) -> bool:
