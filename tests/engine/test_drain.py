@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from tests.engine.building import Heard, World, a_replica, a_trigger, an_app, eventually
+from tests.engine.building import Heard, Scripted, World, a_replica, a_trigger, an_app, eventually
 from tocsin import cron
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
@@ -163,6 +163,24 @@ async def test_a_draining_replica_is_unready_and_claims_nothing_more(world: Worl
     await watching
     assert await states(world) == {"succeeded": 1, "queued": 1}
     assert work.begun == [str(runs[0])]
+
+
+async def test_what_a_claim_brings_after_the_drain_has_begun_is_given_back_unbegun(world: World) -> None:
+    await world.declare(a_trigger())
+    executor = Scripted()
+    peer = await world.peer(executor=executor)
+    run_id = await world.queue()
+    claiming = asyncio.create_task(peer.runner.run_once())
+    await asyncio.sleep(0)
+    peer.runner.accepting = False
+    await claiming
+    assert executor.in_hand == []
+    assert [hand.assignment.run_id for hand in peer.hands.all()] == [run_id]
+    await peer.settler.run_once()
+    row = await world.run(run_id)
+    assert (row["state"], row["reason"], row["attempt"], row["fence"]) == ("queued", "interrupted", 0, 1)
+    assert await peer.runner.run_once() is False
+    assert (await world.run(run_id))["state"] == "queued"
 
 
 async def test_nothing_is_materialised_once_the_drain_has_begun(world: World) -> None:

@@ -198,6 +198,18 @@ async def test_a_reporters_write(world: World, peer: Peer) -> None:
     await peer.reporter.run_once()
     assert await world.value("SELECT progress FROM tocsin.attempts") == "on"
     assert not stop.requested
+    # What is said while a write is under way that then fails is written once, and last.
+    world.clock.turn(1)
+    reports.progress("before", 0.6)
+    failing = asyncio.create_task(peer.reporter.run_once())
+    await asyncio.sleep(0)
+    reports.progress("meanwhile", 0.7)
+    failing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await failing
+    world.clock.turn(1)
+    await peer.reporter.run_once()
+    assert await world.value("SELECT progress FROM tocsin.attempts") == "meanwhile"
 
 
 async def test_a_sweepers_step(world: World, peer: Peer) -> None:

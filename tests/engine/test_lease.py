@@ -401,6 +401,7 @@ async def test_a_killed_process_gives_its_runs_back_within_seconds_not_a_lease(w
             return str((await world.run(run_id))["state"])
 
         async def runs() -> bool:
+            assert process.returncode is None, "the other process has ended"
             return await state() == "running"
 
         await eventually(runs, what="the run in the other process")

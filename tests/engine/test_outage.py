@@ -234,6 +234,7 @@ async def test_an_agent_that_blocks_the_loop_does_not_stop_renewals(world: World
                 return str((await world.run(run_id))["state"])
 
             async def began() -> bool:
+                assert process.returncode is None, "the other process has ended"
                 return await state() == "running"
 
             async def ended() -> bool:

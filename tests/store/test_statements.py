@@ -20,7 +20,7 @@ TRIGGERS: Final = 50_000
 GUARDED: Final = {"runs", "triggers", "transitions"}
 
 #: Hot block → the indexes by which it reaches the large tables.
-HOT: Final = {
+HOT: Final[dict[str, set[str]]] = {
     "claim": {"runs_ready", "runs_scope_held", "runs_pkey"},
     "settle": {"runs_pkey", "transitions_pkey"},
     "report": {"runs_pkey"},
@@ -32,7 +32,8 @@ HOT: Final = {
     "sweep": {"runs_running"},
     "fence_uncancelled": {"runs_cancelling"},
     "free_locks": {"runs_running", "leases_pkey"},
-    "rearm": {"triggers_waiting", "runs_occurrence"},
+    "lock_waiting": {"triggers_waiting", "runs_occurrence"},
+    "rearm": set(),
     "enqueue": {"runs_occurrence", "triggers_pkey"},
     "prune_runs": {"runs_pkey", "transitions_pkey"},
     "get_trigger": {"triggers_name"},
