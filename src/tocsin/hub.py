@@ -76,13 +76,16 @@ class Replica:
         self._compose()
 
     def _compose(self) -> None:
-        clock, log, settings = self._clock, self._log, self.settings
-        runs = Runs(database=self.database, clock=clock, who=self.who)
-        leases = Leases(database=self.database, clock=clock, who=self.who)
-        triggers = Triggers(database=self.database, clock=clock, who=self.who)
-        self._leases = leases
-        self._triggers = triggers
+        self._runs = Runs(database=self.database, clock=self._clock, who=self.who)
+        self._leases = Leases(database=self.database, clock=self._clock, who=self.who)
+        self._triggers = Triggers(database=self.database, clock=self._clock, who=self.who)
         self._signals = Signals(database=self.database, hear=self._hear)
+        self._compose_watch()
+        self._compose_work()
+
+    def _compose_watch(self) -> None:
+        """Who keeps our lease, sees what peers do, and takes what the dead have left."""
+        clock, log, settings = self._clock, self._log, self.settings
         self._keeping = Keeping(
             like=self.database,
             who=self.who,
@@ -95,45 +98,17 @@ class Replica:
             give_back=self._give_back,
         )
         self.sweeper = Sweeper(
-            runs=runs,
-            leases=leases,
-            triggers=triggers,
+            runs=self._runs,
+            leases=self._leases,
+            triggers=self._triggers,
             clock=clock,
             log=log,
             lease=settings.lease,
             sweep_every=settings.sweep_every,
             freed=self._on_freed,
         )
-        self.reporter = Reporter(runs=runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
-        self.settler = Settler(runs=runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
-        self.runners = [
-            Runner(
-                executor=executor,
-                runs=runs,
-                hands=self.hands,
-                settler=self.settler,
-                reporter=self.reporter,
-                clock=clock,
-                time=self._time,
-                log=log,
-                batch=settings.batch,
-                wake=self._wake_runners,
-                ended=self._wake_settler,
-            )
-            for executor in self._executors
-        ]
-        self.planner = Planner(
-            database=self.database,
-            triggers=triggers,
-            clock=clock,
-            time=self._time,
-            log=log,
-            batch=settings.batch,
-            fired=self._wake_runners,
-            desk=Desk(self.runners),
-        )
         self.lookout = Lookout(
-            leases=leases,
+            leases=self._leases,
             signals=self._signals,
             clock=clock,
             time=self._time,
@@ -148,6 +123,38 @@ class Replica:
             time=self._time,
             log=log,
             keep=settings.retention,
+        )
+
+    def _compose_work(self) -> None:
+        """Who plans, executes and settles."""
+        clock, log, settings = self._clock, self._log, self.settings
+        self.reporter = Reporter(runs=self._runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
+        self.settler = Settler(runs=self._runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
+        self.runners = [
+            Runner(
+                executor=executor,
+                runs=self._runs,
+                hands=self.hands,
+                settler=self.settler,
+                reporter=self.reporter,
+                clock=clock,
+                time=self._time,
+                log=log,
+                batch=settings.batch,
+                wake=self._wake_runners,
+                ended=self._wake_settler,
+            )
+            for executor in self._executors
+        ]
+        self.planner = Planner(
+            database=self.database,
+            triggers=self._triggers,
+            clock=clock,
+            time=self._time,
+            log=log,
+            batch=settings.batch,
+            fired=self._wake_runners,
+            desk=Desk(self.runners),
         )
 
     async def __aenter__(self) -> "Replica":

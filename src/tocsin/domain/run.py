@@ -166,9 +166,7 @@ def _stopped(end: AttemptEnd, stop: StopReason, failure: Failed | None) -> Settl
                     reason="deadline",
                     error=failure or Failed("Deadline", "the run's deadline passed"),
                 )
-            message = (
-                f"no end within its timeout of {limit.total_seconds():g} s" if limit else "no end in time"
-            )
+            message = f"no end within its timeout of {limit.total_seconds():g} s" if limit else "no end in time"
             return _retried_or_failed(end, Failed("TimeoutError", message))
         case StopReason.INTERRUPTED | StopReason.LEASE_LOST | StopReason.FENCED:
             if end.policy.on_lost is OnLost.FAIL and stop is not StopReason.INTERRUPTED:

@@ -70,6 +70,4 @@ class TriggerSpec:
         if self.expires_after is not None and self.expires_after <= timedelta(0):
             raise BadInput(f"{at}: expires_after must be longer than 0 s; leave it out for no limit")
         if self.overlap_scope not in ("trigger", "agent") and not self.overlap_scope.startswith("input."):
-            raise BadInput(
-                f"{at}: overlap_scope must be trigger, agent or input.PATH, not {self.overlap_scope!r}"
-            )
+            raise BadInput(f"{at}: overlap_scope must be trigger, agent or input.PATH, not {self.overlap_scope!r}")
