@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,10 @@ import pytest
 
 from tocsin.domain.errors import EmbeddedFailed
 from tocsin.store.embedded import EmbeddedPostgres
+
+# A shell that starts us in the background has SIGINT ignored, and an ignored signal is inherited: the
+# processes that tests interrupt would not notice. A handler of ours is not inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MEMORY = Path("/dev/shm")
 MINE = f"tocsin-test-{os.geteuid()}-"

@@ -209,10 +209,13 @@ def test_ctrl_c_ends_a_command_quietly(
     with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
-        watching.stdout.readline()
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(PATIENCE) == 130
-        assert watching.stderr.read() == b""
+        try:
+            watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(PATIENCE) == 130
+            assert watching.stderr.read() == b""
+        finally:
+            watching.kill()
 
 
 def test_the_live_view_shows_what_happens_and_can_be_kept_as_a_picture(
