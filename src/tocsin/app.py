@@ -29,9 +29,13 @@ _NOT_THE_APP: Final = (
 
 
 class Hub:
-    """What one app declares. Declaring the same again changes nothing; something else under a name is refused."""
+    """What one app declares. Declaring the same again changes nothing; something else under a name is refused.
 
-    def __init__(self) -> None:
+    name: by what its triggers are known as this app's, for ``--prune``; without one, the file's name.
+    """
+
+    def __init__(self, *, name: str = "") -> None:
+        self._name = name
         self._functions: dict[str, AgentFunction] = {}
         self._commands: dict[str, CommandAgent] = {}
         self._triggers: dict[str, TriggerSpec] = {}
@@ -110,6 +114,7 @@ class Hub:
         """
         return App(
             source=source,
+            name=self._name,
             functions=dict(self._functions),
             commands=dict(self._commands),
             triggers=tuple(self._triggers.values()),

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from tocsin.domain.agent import AgentSpec
@@ -61,12 +62,18 @@ class CommandAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """Everything one APP declares. source: where it was read from, for messages."""
+    """Everything one APP declares. source: where it was read from, for messages; name: what it calls itself."""
 
     source: str
+    name: str = ""
     functions: Mapping[str, AgentFunction] = field(default_factory=dict)
     commands: Mapping[str, CommandAgent] = field(default_factory=dict)
     triggers: tuple[TriggerSpec, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """By what its triggers are known to be its own: its name, or else its file's, wherever that lies."""
+        return self.name or PurePath(self.source).name
 
     @property
     def agents(self) -> dict[str, AgentSpec]:

@@ -57,7 +57,8 @@ def test_terminal_states_have_no_way_out_and_every_other_has() -> None:
 
 @pytest.mark.parametrize("stop", [None, *StopReason])
 def test_a_result_that_was_reached_stands_whatever_was_asked_for(stop: StopReason | None) -> None:
-    assert settled(Succeeded(b"1"), stop=stop) == Settlement(RunState.SUCCEEDED, output=b"1")
+    late = "overran" if stop is StopReason.TIMEOUT else None
+    assert settled(Succeeded(b"1"), stop=stop) == Settlement(RunState.SUCCEEDED, reason=late, output=b"1")
 
 
 def test_a_failure_is_retried_until_its_attempts_are_used_up() -> None:

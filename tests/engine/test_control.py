@@ -34,12 +34,12 @@ async def trigger(world: World, name: str = "t") -> dict[str, Any]:
 async def test_declaring_again_changes_nothing(world: World) -> None:
     app = an_app(a_trigger(schedule=MINUTELY, input={"b": 1, "a": [1.5, None]}), a_trigger("u"))
     first = await world.control.declare(app)
-    assert first["triggers"] == {"created": ["t", "u"], "changed": [], "unchanged": [], "pruned": []}
+    assert first["triggers"] == {"created": ["t", "u"], "changed": [], "unchanged": [], "pruned": [], "taken_over": []}
     assert first["agents"] == {"created": ["agent"], "changed": [], "unchanged": []}
     before = await world.rows("SELECT * FROM tocsin.triggers, tocsin.agents ORDER BY id")
     world.clock.turn(10)
     second = await world.control.declare(app)
-    assert second["triggers"] == {"created": [], "changed": [], "unchanged": ["t", "u"], "pruned": []}
+    assert second["triggers"] == {"created": [], "changed": [], "unchanged": ["t", "u"], "pruned": [], "taken_over": []}
     assert second["agents"] == {"created": [], "changed": [], "unchanged": ["agent"]}
     assert await world.rows("SELECT * FROM tocsin.triggers, tocsin.agents ORDER BY id") == before
 

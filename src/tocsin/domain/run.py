@@ -143,7 +143,8 @@ def decide(end: AttemptEnd) -> Settlement:
     """What becomes of the run. A result that was reached stands, even when a stop had been asked for."""
     match end.outcome:
         case Succeeded(output):
-            return Settlement(RunState.SUCCEEDED, output=output)
+            late = "overran" if end.stop is StopReason.TIMEOUT else None
+            return Settlement(RunState.SUCCEEDED, reason=late, output=output)
         case Postponed(seconds, reason):
             return _postponed(end, timedelta(seconds=seconds), reason)
         case Failed() as failure:

@@ -29,12 +29,12 @@ CHUNK = 1_000
 
 
 async def declare(database: Database, triggers: Triggers, app: App, *, prune: bool) -> dict[str, Any]:
-    """What was created, changed, left alone and pruned, by name."""
+    """What was created, changed, left alone, pruned, and taken over from another app, by name."""
     async with database.transaction() as session:
-        agents = await triggers.declare_agents(session, list(app.agents.values()), source=app.source)
-        report: dict[str, list[str]] = {"created": [], "changed": [], "unchanged": [], "pruned": []}
+        agents = await triggers.declare_agents(session, list(app.agents.values()), source=app.identity)
+        report: dict[str, list[str]] = {"created": [], "changed": [], "unchanged": [], "pruned": [], "taken_over": []}
         for start in range(0, len(app.triggers), CHUNK):
-            await _declare_chunk(session, triggers, app.triggers[start : start + CHUNK], app.source, report)
+            await _declare_chunk(session, triggers, app.triggers[start : start + CHUNK], app.identity, report)
         if prune:
             report["pruned"] = await _prune(session, triggers, app)
         await triggers.hint(session)
@@ -65,6 +65,8 @@ async def _declare_chunk(
         else:
             changed.append(await changed_cursor(session, triggers, row, spec))
             report["changed"].append(spec.name)
+            if row.source != source:
+                report["taken_over"].append(spec.name)
     if new:
         await triggers.insert(session, new, source=source)
     if changed:
@@ -76,7 +78,7 @@ async def _prune(session: Session, triggers: Triggers, app: App) -> list[str]:
     declared = {spec.name for spec in app.triggers}
     pruned: list[str] = []
     after: str | None = None
-    while rows := await triggers.page(limit=CHUNK, after=after, source=app.source):
+    while rows := await triggers.page(limit=CHUNK, after=after, source=app.identity):
         after = rows[-1].name
         for row in rows:
             if row.name not in declared:

@@ -96,8 +96,8 @@ class Planner:
                     return 0
                 decisions = [self.decide(trigger, now, kept) for trigger in due]
                 begun = await self._triggers.materialise(session, decisions)
+            self._tell(decisions)
             kept.begin(begun)
-        self._tell(decisions)
         if sum(len(decision.run_ids) for decision in decisions) > len(begun):
             self._fired()
         return len(due)

@@ -83,7 +83,7 @@ class Settler:
                 self._hands.drop(hand)
             if ended.run_id not in ours:
                 self._log.warning("run.fenced", run_id=str(ended.run_id), fence=ended.fence)
-            elif self._log.is_info:
+            elif self._log.is_info or ended.settlement.state is RunState.FAILED:
                 self._tell(hand, ended)
         self._settled([(hand, ended) for hand, ended in batch if ended.run_id in ours])
 
@@ -110,4 +110,7 @@ class Settler:
             fields["reason"] = settlement.reason
         if settlement.error is not None:
             fields["error"] = f"{settlement.error.kind}: {settlement.error.message}"
-        self._log.info("run.settled", state=settlement.state.value, **fields)
+        if settlement.state is RunState.FAILED:
+            self._log.warning("run.failed", **fields)
+        else:
+            self._log.info("run.settled", state=settlement.state.value, **fields)

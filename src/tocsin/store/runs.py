@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -13,6 +13,10 @@ from tocsin.domain.assignment import Assignment, LastRun
 from tocsin.domain.run import POISONED_AFTER, RunKind, RunState, Settlement
 from tocsin.store.database import Database, Record
 from tocsin.store.leases import Incarnation
+from tocsin.store.retention import first_id_at
+
+LOOK_BACK: Final = timedelta(days=1)
+"""How much older than an instant the ids may be that are looked at for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +288,7 @@ class Runs:
             states=[state.value for state in states] if states else None,
             before=before,
             since=since,
+            first=first_id_at(since - LOOK_BACK) if since else None,
         )
         return [dict(row) for row in rows]
 
@@ -296,10 +301,14 @@ class Runs:
         }
 
     async def summary(self, since: datetime) -> dict[str, Any]:
-        """Occurrences by outcome, skips by reason and lateness in seconds, since an instant."""
-        totals = await self._database.fetchrow("summary", since=since)
-        skips = await self._database.fetch("summary_skips", since=since)
-        lateness = await self._database.fetchrow("summary_lateness", since=since)
+        """Occurrences by outcome, skips by reason and lateness in seconds, since an instant.
+
+        A run that was queued more than a day before that is not looked for.
+        """
+        first = first_id_at(since - LOOK_BACK)
+        totals = await self._database.fetchrow("summary", first=first, since=since)
+        skips = await self._database.fetch("summary_skips", first=first, since=since)
+        lateness = await self._database.fetchrow("summary_lateness", first=first, since=since)
         return {
             **(dict(totals) if totals else {}),
             "skipped": {row["reason"]: int(row["count"]) for row in skips},

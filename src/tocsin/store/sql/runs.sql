@@ -478,7 +478,7 @@ SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r
    AND (:agent::text IS NULL OR r.agent = :agent)
    AND (:states::text[] IS NULL OR r.state = ANY (:states))
    AND (:before::uuid IS NULL OR r.id < :before)
-   AND (:since::timestamptz IS NULL OR r.queued_at >= :since)
+   AND (:since::timestamptz IS NULL OR r.queued_at >= :since AND r.id >= :first::uuid)
  ORDER BY r.id DESC
  LIMIT :limit::bigint
 
@@ -515,7 +515,7 @@ SELECT l.fence, l.holder, l.state, l.output, l.error, l.received_at
  ORDER BY l.fence
 
 -- name: summary
--- How the occurrences since an instant ended, and how late live ones began (seconds).
+-- How runs that were queued, begun or ended since an instant stand. :first bounds the walk by id.
 SELECT count(*) AS occurrences,
        count(*) FILTER (WHERE r.state = 'succeeded') AS succeeded,
        count(*) FILTER (WHERE r.state = 'failed') AS failed,
@@ -523,13 +523,15 @@ SELECT count(*) AS occurrences,
        count(*) FILTER (WHERE r.state = 'queued') AS queued,
        count(*) FILTER (WHERE r.state = 'running') AS running
   FROM tocsin.runs r
- WHERE r.queued_at >= :since::timestamptz
+ WHERE r.id >= :first::uuid
+   AND greatest(r.queued_at, r.started_at, r.finished_at) >= :since::timestamptz
 
 -- name: summary_skips
 -- Skipped occurrences since an instant, by reason.
 SELECT s.reason, sum(s.count)::bigint AS count
   FROM (SELECT r.reason, count(*) AS count FROM tocsin.runs r
-         WHERE r.queued_at >= :since::timestamptz AND r.state = 'skipped' GROUP BY r.reason
+         WHERE r.id >= :first::uuid AND r.finished_at >= :since::timestamptz AND r.state = 'skipped'
+         GROUP BY r.reason
          UNION ALL
         SELECT k.reason, k.count FROM tocsin.skips k WHERE k.decided_at >= :since) s
  GROUP BY s.reason
@@ -543,7 +545,8 @@ SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY l.late) AS p50,
   FROM (SELECT extract(epoch FROM t.at - r.effective_at)::double precision AS late
           FROM tocsin.runs r
           JOIN tocsin.transitions t ON t.run_id = r.id AND t.to_state = 'running' AND t.fence = 1
-         WHERE r.queued_at >= :since::timestamptz AND r.kind = 'schedule' AND r.lane = 'live') l
+         WHERE r.id >= :first::uuid AND t.at >= :since::timestamptz
+           AND r.kind = 'schedule' AND r.lane = 'live') l
 
 -- name: prune_runs
 -- Drop runs that ended before an instant, a batch, with all that hangs on them.
