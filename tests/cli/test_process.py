@@ -265,3 +265,30 @@ def _on_terminal(
     finally:
         os.close(ours)
     return shown.decode(errors="replace"), process.wait(PATIENCE)
+
+
+def test_a_command_leaves_the_server_of_a_killed_hub_running(hub: Start, app: Path, tocsin: Tocsin) -> None:
+    killed = hub("up", str(app))
+    killed.wait_for("hub.ready")
+    pid = server_pid(app)
+    killed.process.kill()
+    killed.end()
+    assert tocsin("run", "list").code == 0
+    assert tocsin("trigger", "list").code == 0
+    assert server_pid(app) == pid
+    os.kill(pid, 0)
+    # The next hub goes on with that server, and takes it along when it leaves.
+    after = hub("up", str(app))
+    after.wait_for("hub.ready")
+    assert server_pid(app) == pid
+    after.send()
+    assert after.end() == 0
+    assert not (data_of(app) / "postmaster.pid").exists()
+
+
+def data_of(app: Path) -> Path:
+    return next((app.parent / "home").glob("pg*"))
+
+
+def server_pid(app: Path) -> int:
+    return int((data_of(app) / "postmaster.pid").read_text(encoding="utf-8").split()[0])

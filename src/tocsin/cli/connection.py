@@ -1,6 +1,7 @@
 """How a command reaches the database: TOCSIN_DATABASE_URL, else the embedded server of TOCSIN_HOME.
 
-An embedded server that does not run is started for the command and stopped after it; where no hub
+An embedded server that does not run is started for the command and stopped after it, one that runs
+is left running; where no hub
 has ever run there is nothing to ask, and the command says so.
 """
 
@@ -48,7 +49,7 @@ async def reached(settings: "Settings") -> AsyncIterator[str]:
         )
     from tocsin.store.embedded import EmbeddedPostgres  # noqa: PLC0415
 
-    async with await EmbeddedPostgres.ensure(settings.home, pg_bin=settings.pg_bin) as postgres:
+    async with await EmbeddedPostgres.ensure(settings.home, pg_bin=settings.pg_bin, passing=True) as postgres:
         yield postgres.dsn
 
 

@@ -18,6 +18,8 @@ server dies. Leaving, it gives its share back under start.lock, and whoever can 
 attached.lock alone was the last and stops the server. If a process dies between any two
 steps the kernel gives its locks back: a half-made data directory was never renamed into
 place, and a server without users stays until the next process comes, attaches and leaves.
+A process that only passes by leaves such a server running, for the hub that comes back: it
+says so in attached.lock, and whoever starts a server or comes to stay takes the word back.
 """
 
 import asyncio
@@ -30,7 +32,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Final, NoReturn, Self
 from urllib.parse import quote
 
 from tocsin.domain.errors import EmbeddedFailed
@@ -48,17 +50,27 @@ from tocsin.store.home import (
 )
 from tocsin.store.isolation import Isolation, OtherUser, choose_isolation
 
+LEFT_BEHIND: Final = b"left behind"
+"""Stands in attached.lock while a server runs whose users died."""
+
 
 class EmbeddedPostgres:
     """One process's hold on the server of a home; made by ``ensure``."""
 
     def __init__(
-        self, request: "_Request", cluster: Cluster, attached: "_Lock", server: subprocess.Popen[bytes] | None
+        self,
+        request: "_Request",
+        cluster: Cluster,
+        attached: "_Lock",
+        server: subprocess.Popen[bytes] | None,
+        *,
+        passing: bool,
     ) -> None:
         self._request = request
         self._cluster = cluster
         self._attached = attached
         self._server = server
+        self._passing = passing
 
     @classmethod
     async def ensure(
@@ -68,12 +80,14 @@ class EmbeddedPostgres:
         pg_bin: str | None = None,
         settings: Mapping[str, str] | None = None,
         isolation: Isolation | None = None,
+        passing: bool = False,
         timeout: float = 60.0,  # noqa: ASYNC109 — several waits share it, and its end explains itself
     ) -> Self:
         """A server on the data of ``home`` answers, and stays until this process leaves.
 
         ``settings`` are PostgreSQL's, for a server that has to be started. ``isolation`` is
-        for tests; otherwise it is found out. Safe to call from any number of processes at once.
+        for tests; otherwise it is found out. ``passing``: a server that ran without users is left
+        running, as it was found. Safe to call from any number of processes at once.
 
         Raises: EmbeddedFailed.
         """
@@ -83,12 +97,17 @@ class EmbeddedPostgres:
             async with _alone(home, request.deadline()):
                 attached = _Lock(home / "attached.lock")
                 try:
+                    unused = attached.take(fcntl.LOCK_EX)
                     attached.take(fcntl.LOCK_SH)
                     cluster, server = await _attach_or_start(request, request.deadline())
+                    if server is not None or not passing:
+                        attached.note(b"")
+                    elif unused:
+                        attached.note(LEFT_BEHIND)
                 except BaseException:
                     attached.close()
                     raise
-        return cls(request, cluster, attached, server)
+        return cls(request, cluster, attached, server, passing=passing)
 
     @property
     def dsn(self) -> str:
@@ -125,7 +144,8 @@ class EmbeddedPostgres:
                     self._cluster, self._server = await _attach_or_start(self._request, self._request.deadline())
 
     async def stop(self, *, grace: float = 10.0) -> None:
-        """This process has left; if it was the last, no process of the server is left either. Idempotent.
+        """This process has left; if it was the last, no process of the server is left either, unless it
+        passed by one that had no users. Idempotent.
 
         After ``grace`` seconds of a fast shutdown follows an immediate one, which loses nothing
         that was committed.
@@ -134,7 +154,7 @@ class EmbeddedPostgres:
             return
         home = self._request.home
         async with _alone(home, asyncio.get_running_loop().time() + grace + 30):
-            last = self._attached.take(fcntl.LOCK_EX)
+            last = self._attached.take(fcntl.LOCK_EX) and not (self._passing and self._attached.noted() == LEFT_BEHIND)
             self._attached.close()
             if last:
                 await _shut_down(home, self._cluster, grace)
@@ -188,6 +208,14 @@ class _Lock:
         except BlockingIOError:
             return False
         return True
+
+    def note(self, word: bytes) -> None:
+        """The file says this and nothing else."""
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, word, 0)
+
+    def noted(self) -> bytes:
+        return os.pread(self.fd, 100, 0)
 
     def close(self) -> None:
         if self._fd is not None:
