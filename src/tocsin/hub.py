@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from tocsin.clock import Clock, SystemClock
@@ -41,6 +42,9 @@ from tocsin.store.signals import Signals
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
 from tocsin.version import __version__
+
+LAST_ENDS_WITHIN: Final = 10.0
+"""Seconds that a drain tries to write what ended last."""
 
 
 class Replica:
@@ -143,6 +147,8 @@ class Replica:
                 batch=settings.batch,
                 wake=self._wake_runners,
                 ended=self._wake_settler,
+                expired=lambda: self._keeping.expired,
+                rearm=self._on_rearm,
             )
             for executor in self._executors
         ]
@@ -224,7 +230,12 @@ class Replica:
             )
 
     def _give_back(self, strays: Sequence[tuple[UUID, int]]) -> None:
-        """Claims whose answer was lost are queued again, uncounted."""
+        """Claims whose answer was lost are queued again, uncounted.
+
+        While an answer is under way, it may be theirs: the next renewal will name them again.
+        """
+        if self.planner.claiming or any(runner.claiming for runner in self.runners):
+            return
         for run_id, fence in strays:
             if self.hands.get(run_id) is None:
                 settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
@@ -281,8 +292,12 @@ class Replica:
         if freed or any(runner.held_back for runner in self.runners):
             self._wake_runners()
         if any(hand is not None and hand.assignment.rearms for hand, _ in ends):
-            self.sweeper.expect_rearm()
-            self._sweeper_loop.wake()
+            self._on_rearm()
+
+    def _on_rearm(self) -> None:
+        """A run has ended that its trigger counts from."""
+        self.sweeper.expect_rearm()
+        self._sweeper_loop.wake()
 
     def _on_freed(self) -> None:
         """A sweep has queued runs again, or given triggers their next instant."""
@@ -345,9 +360,14 @@ class Replica:
 
     async def _write_last_ends(self) -> None:
         """What ended last is in the database, unless that cannot be had within ten seconds."""
+        said = "no answer in 10 s"
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LAST_ENDS_WITHIN):
                 while len(self.settler):
-                    await self.settler.run_once()
-        except (StoreError, TimeoutError) as error:
-            self._log.warning("drain.unwritten", count=len(self.settler), error=str(error) or "no answer in 10 s")
+                    try:
+                        await self.settler.run_once()
+                    except StoreError as error:
+                        said = str(error)
+                        await self._clock.sleep(0.2)
+        except TimeoutError:
+            self._log.warning("drain.unwritten", count=len(self.settler), error=said)

@@ -109,9 +109,10 @@ def test_what_was_interrupted_is_queued_again_uncounted(stop: StopReason) -> Non
         assert (settlement.state, settlement.reason, settlement.counted) == (RunState.QUEUED, stop.value, False)
 
 
-def test_an_at_most_once_agent_fails_when_its_lease_is_lost_but_not_when_drained() -> None:
+def test_an_at_most_once_agent_that_had_begun_is_not_begun_again() -> None:
     assert settled(Stopped(), stop=StopReason.LEASE_LOST, on_lost=OnLost.FAIL).reason == "lost"
-    assert settled(Stopped(), stop=StopReason.INTERRUPTED, on_lost=OnLost.FAIL).state is RunState.QUEUED
+    interrupted = settled(Stopped(), stop=StopReason.INTERRUPTED, on_lost=OnLost.FAIL)
+    assert (interrupted.state, interrupted.reason) == (RunState.FAILED, "interrupted")
 
 
 def test_a_timeout_is_a_failure_that_follows_the_policy() -> None:

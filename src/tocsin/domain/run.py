@@ -170,8 +170,10 @@ def _stopped(end: AttemptEnd, stop: StopReason, failure: Failed | None) -> Settl
             message = f"no end within its timeout of {limit.total_seconds():g} s" if limit else "no end in time"
             return _retried_or_failed(end, Failed("TimeoutError", message))
         case StopReason.INTERRUPTED | StopReason.LEASE_LOST | StopReason.FENCED:
-            if end.policy.on_lost is OnLost.FAIL and stop is not StopReason.INTERRUPTED:
-                return Settlement(RunState.FAILED, reason="lost", error=failure)
+            if end.policy.on_lost is OnLost.FAIL:
+                # It had begun, and is to be begun at most once.
+                reason = stop.value if stop is StopReason.INTERRUPTED else "lost"
+                return Settlement(RunState.FAILED, reason=reason, error=failure)
             return Settlement(RunState.QUEUED, reason=stop.value, counted=False)
         case _:
             assert_never(stop)

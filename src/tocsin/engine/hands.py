@@ -46,6 +46,10 @@ class Hands:
         return self._hands.get(run_id)
 
     def put(self, hand: Hand) -> None:
+        """A claim of ours; an older one of the same run is fenced by it."""
+        former = self._hands.get(hand.assignment.run_id)
+        if former is not None:
+            former.stop.request(StopReason.FENCED)
         self._hands[hand.assignment.run_id] = hand
         self._emptied.clear()
 

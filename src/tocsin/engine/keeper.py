@@ -30,6 +30,8 @@ Stop = Callable[[Iterable[UUID] | None, StopReason], None]
 Describe = Callable[[], tuple[str, str, list[str], int]]
 """How the replica is listed: name, version, agents, slots."""
 
+LOCK_AGAIN: Final = 0.5
+
 MARGIN: Final = 0.05
 """Share of the lease that is not counted on: our work stops that much before a peer may begin it."""
 
@@ -66,10 +68,12 @@ class Keeper:
         self._registered = False
         self._locked_on: object = None
         self._expiry: Timer | None = None
+        self._has_lock = True
         self.expired = False
 
     def rest(self) -> float | None:
-        return self._every
+        """Until the next renewal; sooner while a former session still has our lock."""
+        return self._every if self._has_lock else min(self._every, LOCK_AGAIN)
 
     async def run_once(self) -> bool:
         sent_at = self._clock.monotonic()
@@ -119,7 +123,8 @@ class Keeper:
         session = self._database.generation
         if session == self._locked_on:
             return
-        if await self._leases.hold_lock():
+        self._has_lock = await self._leases.hold_lock()
+        if self._has_lock:
             self._locked_on = session
         else:
             # The session that died still holds it; its backend will notice and let go.

@@ -50,11 +50,17 @@ class Keeping:
         self._give_back = give_back
         self._aside = Aside("keeper", self._keep)
         self._loop: Loop | None = None
+        self._keeper: Keeper | None = None
         self._there: asyncio.AbstractEventLoop | None = None
 
     @property
     def healthy(self) -> bool:
         return self._loop is not None and self._loop.healthy
+
+    @property
+    def expired(self) -> bool:
+        """Whether our lease has run out by our own reckoning: nothing may be begun. From any thread."""
+        return self._keeper is not None and self._keeper.expired
 
     async def __aenter__(self) -> "Keeping":
         self._here = asyncio.get_running_loop()
@@ -83,6 +89,7 @@ class Keeping:
             strays=lambda strays: self._call_here(self._give_back, strays),
             describe=self._describe,
         )
+        self._keeper = keeper
         try:
             await keeper.run_once()
             async with Loop(keeper, clock=self._clock, log=self._log) as loop:

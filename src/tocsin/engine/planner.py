@@ -65,6 +65,7 @@ class Planner:
         self._fired = fired
         self._desk = desk
         self._wake_at: datetime | None = None
+        self.claiming = False
 
     def rest(self) -> float | None:
         if self._wake_at is None:
@@ -89,6 +90,13 @@ class Planner:
         return False
 
     async def _step(self, batch: int) -> int:
+        self.claiming = True
+        try:
+            return await self._decide_batch(batch)
+        finally:
+            self.claiming = False
+
+    async def _decide_batch(self, batch: int) -> int:
         with Kept(self._desk) as kept:
             async with self._database.transaction() as session:
                 now, due = await self._triggers.lock_due(session, batch=batch)

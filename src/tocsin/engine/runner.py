@@ -18,7 +18,8 @@ from typing import Final
 
 from tocsin.clock import Clock, Timer
 from tocsin.domain.assignment import Assignment
-from tocsin.domain.run import AttemptEnd, Lane, Outcome, RunState, Stopped, StopReason, decide
+from tocsin.domain.errors import StatementRefused
+from tocsin.domain.run import AttemptEnd, Failed, Lane, Outcome, RunState, Settlement, Stopped, StopReason, decide
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hand, Hands
@@ -52,6 +53,8 @@ class Runner:
         batch: int,
         wake: Callable[[], None],
         ended: Callable[[], None],
+        expired: Callable[[], bool] = lambda: False,
+        rearm: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"runner-{executor.name}"
         self.accepting = True
@@ -68,6 +71,9 @@ class Runner:
         self._batch = batch
         self._wake = wake
         self._ended = ended
+        self._expired = expired
+        self._rearm = rearm
+        self.claiming = False
         self._active = 0
         self._kept = 0
         self._saturated = False
@@ -84,7 +90,7 @@ class Runner:
     def keep(self) -> bool:
         """A slot is kept for a run that is about to be inserted, if work does not queue for one already."""
         spare = self._executor.slots - self._active - self._kept
-        if not self.accepting or self._saturated or self.held_back or spare <= 0:
+        if not self.accepting or self._saturated or self.held_back or spare <= 0 or self._expired():
             return False
         self._kept += 1
         return True
@@ -101,8 +107,11 @@ class Runner:
     def expect(self, ready_at: datetime) -> bool:
         """Queued work becomes available at this instant; True when that is sooner than we would wake."""
         sooner = not self._awaited or ready_at < self._awaited[0]
-        if len(self._awaited) < MOST_AWAITED and ready_at not in self._awaited:
+        if ready_at not in self._awaited:
             heapq.heappush(self._awaited, ready_at)
+        if len(self._awaited) > MOST_AWAITED:
+            self._awaited.remove(max(self._awaited))
+            heapq.heapify(self._awaited)
         return sooner
 
     def rest(self) -> float | None:
@@ -114,17 +123,42 @@ class Runner:
         free = min(self._executor.slots - self._active - self._kept, self._batch)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         self.held_back = len(self._settler) > 2 * self._executor.slots
-        if not self.accepting or free <= 0 or self.held_back:
+        if not self.accepting or free <= 0 or self.held_back or self._expired():
             return False
         while self._awaited and not self._time.until(self._awaited[0]):
             heapq.heappop(self._awaited)
         quotas = self._quotas(free)
-        claimed = await self._runs.claim(quotas, free=free)
-        self.begin(claimed.assignments)
+        claimed = await self._claim(quotas, free)
         self._tell_skipped(claimed)
         more = self._is_more(claimed, quotas, free)
         self._saturated = more or self._active >= self._executor.slots
         return more
+
+    async def _claim(self, quotas: list[Quota], free: int) -> Claimed:
+        """One claim for all agents, begun; or one for each, when the database refuses a row of somebody's."""
+        self.claiming = True
+        try:
+            claimed = await self._runs.claim(quotas, free=free)
+            self.begin(claimed.assignments)
+        except StatementRefused as error:
+            self._log.error("claim.refused", agents=self.agents, error=str(error))
+            claimed = await self._claim_one_by_one(quotas)
+        finally:
+            self.claiming = False
+        return claimed
+
+    async def _claim_one_by_one(self, quotas: list[Quota]) -> Claimed:
+        every = Claimed([], [])
+        for quota in quotas:
+            try:
+                claimed = await self._runs.claim([quota], free=1)
+            except StatementRefused as error:
+                self._log.error("claim.refused", agents=[quota.agent], error=str(error))
+                continue
+            self.begin(claimed.assignments)
+            every.assignments.extend(claimed.assignments)
+            every.skipped.extend(claimed.skipped)
+        return every
 
     def _quotas(self, free: int) -> list[Quota]:
         """Shares of the free slots: round robin between agents, the late lane within its fifth.
@@ -157,8 +191,8 @@ class Runner:
         hand = Hand(assignment, policy)
         self._hands.put(hand)
         reports = self._reporter.reports_for(assignment.run_id, assignment.fence)
-        if not self.accepting:
-            self._end(hand, reports, Stopped(), stop=StopReason.INTERRUPTED)
+        if not self.accepting or self._expired():
+            self._give_back(hand)
             return
         self._active += 1
         self._late += assignment.lane == Lane.LATE.value
@@ -184,6 +218,8 @@ class Runner:
             # Cut after it would not stop: its outcome is that it was stopped, and this task ends here.
             if hand.stop.reason is None:
                 hand.stop.request(StopReason.INTERRUPTED)
+        except Exception as error:  # an executor that breaks its word ends its attempt, and nothing else
+            outcome = Failed(type(error).__name__, str(error)[:1_000])
         finally:
             if timer is not None:
                 timer.cancel()
@@ -215,6 +251,15 @@ class Runner:
                 hand.task.cancel()
 
         self._clock.call_later(seconds, cut)
+
+    def _give_back(self, hand: Hand) -> None:
+        """It was claimed and is not begun: queued again, uncounted, whatever its policy."""
+        hand.ended = True
+        settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
+        self._settler.put(
+            hand, Ended(run_id=hand.assignment.run_id, fence=hand.assignment.fence, settlement=settlement)
+        )
+        self._ended()
 
     def _end(self, hand: Hand, reports: RunReports, outcome: Outcome, *, stop: StopReason | None) -> None:
         hand.ended = True
@@ -252,3 +297,5 @@ class Runner:
     def _tell_skipped(self, claimed: Claimed) -> None:
         for skipped in claimed.skipped:
             self._log.info("run.skipped", run_id=str(skipped.run_id), trigger=skipped.trigger, reason=skipped.reason)
+        if any(skipped.rearms for skipped in claimed.skipped):
+            self._rearm()

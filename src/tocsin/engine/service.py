@@ -16,6 +16,9 @@ from tocsin.telemetry import Log
 FIRST_BACKOFF: Final = 0.1
 MOST_BACKOFF: Final = 2.0
 SIDESTEP: Final = 0.01
+MOST_COLLISIONS: Final = 20
+"""In a row; from there on they are failures like any other."""
+
 UNREADY_AFTER: Final = 3
 """Failures in a row."""
 
@@ -39,6 +42,7 @@ class Loop:
     def __init__(self, service: Service, *, clock: Clock, log: Log) -> None:
         self.service = service
         self.failures = 0
+        self._collisions = 0
         self._clock = clock
         self._log = log
         self._awake = asyncio.Event()
@@ -82,8 +86,13 @@ class Loop:
         """One guarded step: what it raises is logged and counted, never passed on."""
         try:
             more = await self.service.run_once()
-        except Contended:
+        except Contended as error:
             # Two that collided once must not march in step into the next collision.
+            self._collisions += 1
+            if self._collisions >= MOST_COLLISIONS:
+                self.failures += 1
+                self._report(error)
+                return False
             await self._clock.sleep(SIDESTEP * random.random())
             return True
         except Exception as error:  # the loop that keeps a service alive
@@ -92,7 +101,7 @@ class Loop:
             return False
         if self.failures:
             self._log.info("loop.recovered", loop=self.service.name, failures=self.failures)
-        self.failures = 0
+        self.failures = self._collisions = 0
         return more
 
     def _report(self, error: Exception) -> None:

@@ -108,14 +108,15 @@ class Sweeper:
         swept: list[Swept] = []
         rearmed = 0
         by_lease = now >= self._judges_from
-        if dead or by_lease:
+        if dead or due:
             swept = await self._runs.sweep(dead_holders=dead, by_lease=by_lease, batch=BATCH)
         if due:
             if self._cancelling:
                 swept += await self._runs.fence_uncancelled(batch=BATCH)
             if self._waiting:
                 rearmed = await self._triggers.rearm(batch=BATCH)
-            self._swept_at = now
+            # A full batch leaves more of the same: the next step goes on with it.
+            self._swept_at = now if len(swept) < BATCH else float("-inf")
         self._tell(swept)
         if rearmed or swept:
             self._freed()

@@ -104,7 +104,7 @@ class Leases:
     async def hold_lock(self) -> bool:
         """The server knows this session to live and die with our incarnation. Call it on every new session."""
         row = await self._database.fetchrow("hold_lock", holder=self._who.holder, lock_key=lock_key(self._who.holder))
-        return row is not None
+        return row is not None and bool(row["held"])
 
     async def free_locks(self) -> dict[UUID, datetime]:
         """Holders with work in hand whose session is gone, and when they had taken their lock."""

@@ -211,6 +211,8 @@ class Triggers:
         return int(row["count"]) if row else 0
 
     async def delete(self, session: Session, trigger_id: UUID) -> None:
+        """The trigger is out of service, and what of it still waits to be retried is cancelled."""
+        await session.fetchrow("cancel_queued", now=self._clock.now(), actor=self._who.actor, trigger_id=trigger_id)
         await session.fetchrow("delete_trigger", now=self._clock.now(), id=trigger_id)
 
     async def now(self, session: Session) -> datetime:

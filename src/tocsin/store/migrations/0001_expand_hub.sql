@@ -220,3 +220,11 @@ ALTER TABLE tocsin.runs ADD CONSTRAINT runs_within_calendar CHECK (
     AND available_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
     AND not_after BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
     AND deadline_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00');
+
+-- The value at a dotted path of an input, as a key that an index can hold however long it is.
+CREATE FUNCTION tocsin.key_of(input jsonb, path text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN length(v.value) > 200 THEN 'sha256:' || encode(sha256(convert_to(v.value, 'UTF8')), 'hex')
+                ELSE v.value END
+      FROM (SELECT coalesce(input #>> string_to_array(path, '.'), '') AS value) v
+$$;

@@ -46,15 +46,17 @@ SELECT (SELECT n.expires_at FROM renewed n) AS expires_at,
        coalesce((SELECT array_agg(y.fence ORDER BY y.id) FROM strays y), '{}') AS stray_fences
 
 -- name: hold_lock
--- This session holds the incarnation's lock; the server drops it when the process dies.
+-- This session holds the incarnation's lock; the server drops it when the process dies. While another
+-- session still has it, none is advertised: a lock that is not ours must not speak for us.
 WITH held AS (
     SELECT pg_try_advisory_lock(:lock_key::bigint) AS held
 )
 UPDATE tocsin.leases l
-   SET lock_key = :lock_key, locked_at = clock_timestamp()
+   SET lock_key = CASE WHEN h.held THEN :lock_key END,
+       locked_at = CASE WHEN h.held THEN clock_timestamp() END
   FROM held h
- WHERE l.holder = :holder::uuid AND h.held AND l.ended_at IS NULL
-RETURNING l.locked_at
+ WHERE l.holder = :holder::uuid AND l.ended_at IS NULL
+RETURNING h.held
 
 -- name: free_locks
 -- Live incarnations with work in hand whose lock nobody holds, taken since this server started.

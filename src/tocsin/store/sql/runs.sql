@@ -29,7 +29,7 @@ WITH instant AS (
                r.overlap, r.scope, r.fence,
                CASE WHEN w.concurrency IS NULL THEN NULL
                     WHEN w.concurrency_key IS NULL THEN w.agent
-                    ELSE w.agent || '/' || coalesce(r.input #>> string_to_array(w.concurrency_key, '.'), '')
+                    ELSE w.agent || '/' || tocsin.key_of(r.input, w.concurrency_key)
                END AS permit_scope
           FROM tocsin.runs r
          WHERE r.state = 'queued'
@@ -47,7 +47,7 @@ WITH instant AS (
            AND (w.concurrency_key IS NULL OR w.concurrency > (
                     SELECT count(*) FROM tocsin.runs h
                      WHERE h.permit IS NOT NULL AND h.state = 'running' AND h.permit_scope = w.agent || '/'
-                           || coalesce(r.input #>> string_to_array(w.concurrency_key, '.'), '')))
+                           || tocsin.key_of(r.input, w.concurrency_key)))
          ORDER BY r.priority DESC, r.available_at, r.id
          LIMIT w.quota
            FOR UPDATE OF r SKIP LOCKED
@@ -97,7 +97,10 @@ WITH instant AS (
      WHERE r.verdict = 'claim'
 ), free_permits AS (
     SELECT s.permit_scope, p.permit, row_number() OVER (PARTITION BY s.permit_scope ORDER BY p.permit) AS place
-      FROM (SELECT n.permit_scope, n.concurrency, max(n.place) AS needed
+      FROM (SELECT n.permit_scope, n.concurrency,
+                   least(max(n.place), n.concurrency - (
+                       SELECT count(*) FROM tocsin.runs h
+                        WHERE h.permit_scope = n.permit_scope AND h.permit IS NOT NULL AND h.state = 'running')) AS needed
               FROM placed n
              WHERE n.permit_scope IS NOT NULL
              GROUP BY n.permit_scope, n.concurrency) s
@@ -107,7 +110,7 @@ WITH instant AS (
          WHERE NOT EXISTS (
             SELECT FROM tocsin.runs h
              WHERE h.permit_scope = s.permit_scope AND h.permit = g.permit AND h.state = 'running')
-         LIMIT s.needed) p
+         LIMIT greatest(s.needed, 0)) p
 ), granted AS (
     SELECT r.id, r.permit_scope, p.permit
       FROM placed r
@@ -171,12 +174,20 @@ WITH instant AS (
         AS g (id, fence, state, reason, delay, counted, output, error_kind, error_message, usage, log)
 ), closed AS (
     UPDATE tocsin.runs r
-       SET state = g.state, reason = g.reason, holder = NULL, permit = NULL, permit_scope = NULL,
+       SET state = e.state, reason = e.reason, holder = NULL, permit = NULL, permit_scope = NULL,
            seq = r.seq + 1, output = g.output,
            attempt = CASE WHEN g.counted THEN r.attempt ELSE r.attempt - 1 END,
-           available_at = CASE WHEN g.state = 'queued' THEN instant.now + g.delay ELSE r.available_at END,
-           finished_at = CASE WHEN g.state = 'queued' THEN NULL ELSE instant.now END
-      FROM given g, instant
+           available_at = CASE WHEN e.state = 'queued' THEN instant.now + g.delay ELSE r.available_at END,
+           finished_at = CASE WHEN e.state = 'queued' THEN NULL ELSE instant.now END
+      FROM given g
+      JOIN tocsin.runs o ON o.id = g.id
+     CROSS JOIN LATERAL (
+        -- Somebody asked for the end of it while the attempt was failing by itself: it is not begun again.
+        SELECT CASE WHEN g.state = 'queued' AND o.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                    ELSE g.state END AS state,
+               CASE WHEN g.state = 'queued' AND o.cancel_requested_at IS NOT NULL
+                    THEN coalesce(o.cancel_reason, 'cancelled') ELSE g.reason END AS reason) e
+     CROSS JOIN instant
      WHERE r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
     RETURNING r.id, r.fence, r.seq, r.state, r.reason, r.trigger_id, r.nominal_at, r.finished_at, r.attempt,
               CASE WHEN g.counted THEN r.attempt ELSE r.attempt + 1 END AS tried,
@@ -216,6 +227,7 @@ WITH instant AS (
       JOIN closed c ON c.id = f.parent AND c.state <> 'queued'
       JOIN tocsin.runs p ON p.id = c.id
       JOIN tocsin.agents a ON a.name = p.agent
+      JOIN tocsin.triggers t ON t.id = p.trigger_id AND t.status <> 'deleted'
      WHERE cardinality(:follow_ids) > 0
     ON CONFLICT DO NOTHING
     RETURNING id, queued_at
@@ -233,6 +245,7 @@ WITH instant AS (
       FROM missed m
       JOIN tocsin.transitions t
         ON t.run_id = m.id AND t.fence = m.fence AND t.from_state = 'running' AND t.actor = :actor
+       AND t.to_state = m.state AND t.reason IS NOT DISTINCT FROM m.reason
 ), kept_apart AS (
     INSERT INTO tocsin.late_results (run_id, fence, holder, state, output, error, received_at)
     SELECT m.id, m.fence, :holder, m.state, m.output, m.error_message, instant.now
@@ -241,9 +254,11 @@ WITH instant AS (
        AND m.state IN ('succeeded', 'failed')
     ON CONFLICT DO NOTHING
 )
-SELECT c.id, c.fence FROM closed c
+SELECT c.id, c.fence,
+       CASE WHEN c.state = 'queued' THEN pg_notify('tocsin', 'runs ' || :actor) END AS hint
+  FROM closed c
  UNION ALL
-SELECT o.id, o.fence FROM ours_before o
+SELECT o.id, o.fence, NULL FROM ours_before o
 
 -- name: report
 -- Progress and usage of attempts in hand, fenced; a row comes back for each that was still ours.
@@ -261,7 +276,8 @@ RETURNING a.run_id
 
 -- name: sweep
 -- Take running runs from holders that have no live lease: queued again, or closed by their policy.
--- A lost attempt is not counted; what bounds them is :poisoned_after.
+-- A lost attempt is not counted; what bounds them is :poisoned_after. A lease that was ended is a verdict:
+-- what is left of its runs, when there were more than a batch, needs no other.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), dead AS (
@@ -269,6 +285,7 @@ WITH instant AS (
       FROM (SELECT DISTINCT r.holder FROM tocsin.runs r WHERE r.state = 'running') h
      CROSS JOIN instant
      WHERE h.holder = ANY (:dead_holders::uuid[])
+        OR EXISTS (SELECT FROM tocsin.leases l WHERE l.holder = h.holder AND l.ended_at IS NOT NULL)
         OR :by_lease::boolean AND NOT EXISTS (
             SELECT FROM tocsin.leases l
              WHERE l.holder = h.holder AND l.ended_at IS NULL AND l.expires_at >= instant.now)
@@ -372,7 +389,7 @@ WITH instant AS (
            coalesce(g.nominal_at, instant.now), g.key, :lane::text, :priority::smallint, :overlap::text, s.scope,
            instant.now, instant.now + a.deadline, a.max_attempts, i.input, instant.now
       FROM given g
-      JOIN tocsin.triggers t ON t.id = :trigger_id::uuid
+      JOIN tocsin.triggers t ON t.id = :trigger_id::uuid AND t.status <> 'deleted'
       JOIN tocsin.agents a ON a.name = t.agent
      CROSS JOIN instant
      CROSS JOIN LATERAL (SELECT coalesce(g.input::jsonb, t.input) AS input) i
@@ -382,7 +399,7 @@ WITH instant AS (
                     WHEN :overlap_scope::text = 'agent' THEN 'agent:' || t.agent
                     WHEN :overlap_scope = 'trigger' THEN t.id::text
                     ELSE 'agent:' || t.agent || ':' || :overlap_scope || '='
-                         || coalesce(i.input #>> string_to_array(substr(:overlap_scope, 7), '.'), '')
+                         || tocsin.key_of(i.input, substr(:overlap_scope, 7))
                END AS scope) s
     ON CONFLICT DO NOTHING
     RETURNING id, queued_at
@@ -461,6 +478,21 @@ WITH ended AS (
 ), trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
     SELECT e.id, e.seq, 'queued', 'cancelled', e.attempt, e.fence, :actor::text, 'cancelled', e.finished_at
+      FROM ended e
+)
+SELECT count(*) AS count FROM ended
+
+-- name: cancel_queued
+-- Cancel every queued run of a trigger, retries included: it is taken out of service.
+WITH ended AS (
+    UPDATE tocsin.runs r
+       SET state = 'cancelled', reason = 'withdrawn', seq = r.seq + 1,
+           finished_at = coalesce(:now::timestamptz, now())
+     WHERE r.trigger_id = :trigger_id::uuid AND r.state = 'queued'
+    RETURNING r.id, r.seq, r.attempt, r.fence, r.finished_at
+), trail AS (
+    INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
+    SELECT e.id, e.seq, 'queued', 'cancelled', e.attempt, e.fence, :actor::text, 'withdrawn', e.finished_at
       FROM ended e
 )
 SELECT count(*) AS count FROM ended

@@ -25,7 +25,7 @@ WITH instant AS (
                 WHEN o.overlap_scope = 'trigger' THEN o.trigger_id::text
                 WHEN o.overlap_scope = 'agent' THEN 'agent:' || t.agent
                 ELSE 'agent:' || t.agent || ':' || o.overlap_scope || '='
-                     || coalesce(t.input #>> string_to_array(substr(o.overlap_scope, 7), '.'), '')
+                     || tocsin.key_of(t.input, substr(o.overlap_scope, 7))
            END AS scope
       FROM unnest(:ids::uuid[], :trigger_ids::uuid[], :nominals::timestamptz[], :effectives::timestamptz[],
                   :lanes::text[], :priorities::smallint[], :overlaps::text[], :overlap_scopes::text[],

@@ -1,0 +1,105 @@
+"""What once went wrong between a claim and its end, or between two holders, and must not again."""
+
+from random import Random
+from uuid import UUID
+
+from tests.engine.building import MINUTE, SECOND, World, a_trigger, an_end
+from tocsin.domain.run import RunState
+from tocsin.domain.trigger import Overlap
+from tocsin.store.runs import FollowUp
+
+
+async def test_a_result_fenced_by_our_own_sweep_is_kept_apart(world: World) -> None:
+    await world.declare(a_trigger())
+    peer = await world.peer()
+    run_id = await world.queue()
+    held = await peer.claim_one()
+    await peer.sweep(peer.who.holder)
+    assert await peer.settle(an_end(held, output=b'"late"')) == set()
+    assert (await world.run(run_id))["state"] == "queued"
+    assert await world.value("SELECT output FROM tocsin.late_results") == '"late"'
+
+
+async def test_a_cancel_outlives_an_attempt_that_fails_by_itself(world: World) -> None:
+    await world.declare(a_trigger())
+    peer = await world.peer()
+    run_id = await world.queue(max_attempts=3)
+    held = await peer.claim_one()
+    assert await peer.runs.cancel(run_id, reason="cancelled") == ("running", "running")
+    end = an_end(held, RunState.QUEUED, reason="retry")
+    assert await peer.settle(end) == {run_id}
+    assert (await world.run(run_id))["state"] == "cancelled"
+    assert (await world.trail(run_id))[-1] == ("running", "cancelled", "cancelled")
+
+
+async def test_a_key_of_any_length_limits_and_excludes_like_any_other(world: World) -> None:
+    # Random, because what compresses well would fit into an index by luck.
+    long = Random(1).randbytes(16_000).hex()
+    await world.declare(
+        a_trigger(input={"doc": long}, overlap=Overlap.SKIP, overlap_scope="input.doc"),
+        a_trigger("other", agent="other"),
+        agents=("agent", "other"),
+        concurrency=1,
+        concurrency_key="doc",
+    )
+    peer = await world.peer()
+    first, second = await world.control.fire("t"), await world.control.fire("t")
+    other = await world.control.fire("other")
+    claimed = await peer.claim()
+    assert [held.run_id for held in claimed.assignments] in ([first["id"]], [second["id"]])
+    assert [held.run_id for held in (await peer.claim("other")).assignments] == [other["id"]]
+    assert len(await world.value("SELECT scope FROM tocsin.runs WHERE id = $1", first["id"])) < 200
+
+
+async def test_more_runs_of_a_dead_holder_than_a_batch_need_no_second_proof(world: World) -> None:
+    await world.declare(a_trigger())
+    peer, sweeper = await world.peer(), await world.peer()
+    for n in range(3):
+        await world.queue(at=-n * SECOND)
+    assert len((await peer.claim()).assignments) == 3
+    first = await sweeper.runs.sweep(dead_holders=[peer.who.holder], by_lease=False, batch=2)
+    rest = await sweeper.runs.sweep(dead_holders=[], by_lease=False, batch=2)
+    assert (len(first), len(rest)) == (2, 1)
+
+
+async def test_a_deleted_trigger_runs_no_more_retries_and_follow_ups(world: World) -> None:
+    await world.declare(a_trigger())
+    peer = await world.peer()
+    retried = await world.queue(at=-SECOND, max_attempts=3)
+    await peer.settle(an_end(await peer.claim_one(), RunState.QUEUED, reason="retry", delay=MINUTE))
+    running = await world.queue()
+    held = await peer.claim_one()
+    await world.control.delete_trigger("t")
+    await peer.settle(an_end(held, follow_ups=(FollowUp(None, SECOND, "null"),)))
+    states: dict[UUID, str] = {row["id"]: row["state"] for row in await world.rows("SELECT id, state FROM tocsin.runs")}
+    assert states == {retried: "cancelled", running: "succeeded"}
+
+
+async def test_a_lowered_limit_holds_while_higher_permits_are_still_held(world: World) -> None:
+    await world.declare(a_trigger(), concurrency=5)
+    peer = await world.peer()
+    for n in range(5):
+        await world.queue(at=-n * SECOND)
+    held = (await peer.claim()).assignments
+    by_permit = {row["permit"]: row["id"] for row in await world.rows("SELECT id, permit FROM tocsin.runs")}
+    await peer.settle(*(an_end(one) for one in held if one.run_id != by_permit[4]))
+    await world.declare(a_trigger(), concurrency=2)
+    for n in range(5):
+        await world.queue(at=n * -SECOND - MINUTE)
+        await world.queue(at=n * -SECOND - 2 * MINUTE, lane="late")
+    await peer.claim(late=5)
+    assert await world.value("SELECT count(*) FROM tocsin.runs WHERE state = 'running'") == 2
+
+
+async def test_a_lock_that_another_session_holds_is_not_advertised(world: World) -> None:
+    peer = await world.peer()
+    assert await peer.leases.hold_lock()
+    assert await world.value("SELECT lock_key IS NOT NULL FROM tocsin.leases") is True
+    former = await world.value("SELECT lock_key FROM tocsin.leases")
+    await world.admin.execute("SELECT pg_advisory_lock($1)", former + 1)
+    await world.admin.execute("UPDATE tocsin.leases SET lock_key = $1", former + 1)
+    async with peer.database.session() as session:
+        row = await session.fetchrow("hold_lock", holder=peer.who.holder, lock_key=former + 1)
+    assert row is not None
+    assert row["held"] is False
+    assert await world.value("SELECT lock_key FROM tocsin.leases") is None
