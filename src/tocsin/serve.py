@@ -23,7 +23,7 @@ from tocsin.edges.http.health import Listener, bound, url_of
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
-from tocsin.settings import Settings
+from tocsin.settings import Settings, unknown_variables
 from tocsin.store.database import Database
 from tocsin.store.embedded import EmbeddedPostgres
 from tocsin.store.migrate import migrate, schema_state
@@ -108,6 +108,7 @@ class Process:
 
     async def _run(self, sock: socket.socket) -> Ended:
         settings = self._order.settings
+        self._warn_early()
         async with AsyncExitStack() as stack:
             listener = Listener(sock, version=__version__, readiness=self._why_unready)
             await stack.enter_async_context(listener)
@@ -139,6 +140,14 @@ class Process:
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)
                     await self._until_asked()
                 return await self._ended(control, replica, since, asyncio.get_running_loop().time() - begun)
+
+    def _warn_early(self) -> None:
+        """What is most likely a slip, and would otherwise go unnoticed."""
+        for name in unknown_variables():
+            self._log.warning("setting.unknown", name=name)
+        app = self._order.app
+        if app is not None and not app.agents and not app.triggers:
+            self._log.warning("app.empty", app=app.source)
 
     async def _database(self, stack: AsyncExitStack) -> tuple[str, str]:
         """(DSN, its name for people, without a password)."""

@@ -65,7 +65,7 @@ def test_triggers_are_listed_by_name_with_what_is_next(declared: Tocsin) -> None
 
 def test_a_listing_ends_at_its_limit_and_all_goes_through_every_page(declared: Tocsin) -> None:
     assert len(declared("trigger", "list", "--json", "--limit", "2").objects) == 2
-    assert len(declared("trigger", "list", "--json", "--limit", "2", "--all").objects) == 6
+    assert len(declared("trigger", "list", "--json", "--all").objects) == 6
     for _ in range(3):
         declared("trigger", "fire", "deaf", "--key", str(uuid4()))
     shown = declared("run", "list", "--json", "--limit", "2").objects
@@ -97,6 +97,37 @@ def test_a_trigger_rests_and_goes_on(declared: Tocsin) -> None:
     again = declared("trigger", "resume", "yearly")
     assert again.code == 1
     assert again.lines == ["tocsin: trigger 'yearly' is not paused"]
+
+
+def test_a_change_is_told_in_one_line(declared: Tocsin) -> None:
+    edited = declared("trigger", "edit", "yearly", "--priority", "7")
+    assert edited.out.startswith("yearly is changed, now version 2: cron 0 0 1 1 * Europe/Paris, armed, next at ")
+    assert edited.lines == ["tocsin: yearly is declared in app.py: the next `tocsin sync` or `up` takes this back"]
+    paused = declared("trigger", "pause", "yearly", "--reason", "holidays")
+    assert paused.out.startswith("yearly is paused since ")
+    assert len(paused.out.splitlines()) == 1
+    (row,) = [line.split() for line in declared("trigger", "list").out.splitlines() if line.startswith("yearly")]
+    assert row[1:3] == ["paused", "–"]
+    assert declared("trigger", "resume", "yearly").out.startswith("yearly is resumed: ")
+    assert declared("trigger", "add", "mine", "--agent", "greet").out.startswith("mine is added: fired by hand")
+
+
+def test_a_row_is_a_line_and_a_cut_listing_says_so(declared: Tocsin) -> None:
+    declared("trigger", "add", "wide", "--agent", "greet", *(f"--cron={n} 1 * * *" for n in range(40)))
+    listed = declared("trigger", "list", COLUMNS="")
+    assert len(listed.out.splitlines()) == 8
+    assert "39 1 * * *" in listed.out
+    assert listed.err == ""
+    narrow = declared("trigger", "list", COLUMNS="40")
+    assert max(len(line) for line in narrow.out.splitlines()) == 40
+    assert declared("trigger", "list", "--limit", "2").lines == ["tocsin: 2 shown; --all shows every one"]
+    assert declared("trigger", "list", "--limit", "2", "--json").lines == []
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(declared: Tocsin) -> None:
+    run = declared("trigger", "fire", "by-hand", "--json").objects[0]["id"]
+    assert declared("run", "show", run[:13], "--json").objects[0]["id"] == run
+    assert declared("run", "cancel", run[:8], "--json").objects[0]["state"] == "cancelled"
 
 
 def test_firing_with_a_key_gives_the_same_run_twice(declared: Tocsin) -> None:
@@ -192,6 +223,9 @@ def test_the_load_ahead_is_forecast(declared: Tocsin) -> None:
         (["agent", "show", "gret"], 1, ["did you mean 'greet'"]),
         (["run", "show", "12"], 2, ["'12'", "UUID", "tocsin run list"]),
         (["run", "show", "00000000-0000-0000-0000-000000000000"], 1, ["no run"]),
+        (["run", "list", "--limit", "2", "--all"], 2, ["--limit", "--all"]),
+        (["run", "show", "0000000012"], 1, ["no run"]),
+        (["sync", "."], 2, ["is a directory"]),
         (["run", "list", "--state", "done"], 2, ["'done'", "succeeded"]),
         (["run", "list", "--since", "soon"], 2, ["'soon'"]),
         (["trigger", "add", "x", "--agent", "nobody"], 1, ["'nobody'"]),

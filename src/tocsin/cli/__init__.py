@@ -7,6 +7,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command has run; its exit code, as docs promise: 0, 1, 2, 3, 4, or 130 when interrupted."""
-    from tocsin.cli.program import run_command  # noqa: PLC0415
+    try:
+        from tocsin.cli.program import run_command  # noqa: PLC0415
 
-    return run_command(arguments)
+        return run_command(arguments)
+    except KeyboardInterrupt:  # also while a module is still being read
+        return 130

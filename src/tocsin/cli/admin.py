@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from tocsin.cli.connection import opened, reached, run_async
+from tocsin.cli.exits import say
 from tocsin.cli.listing import JsonFlag
-from tocsin.cli.output import emit
-from tocsin.cli.process import AppRef
+from tocsin.cli.output import counted, emit
+from tocsin.cli.process import AppRef, loaded_app
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,9 +23,9 @@ def sync(
     json: JsonFlag = False,
 ) -> None:
     """Declare the app's agents and triggers: all, or none."""
-    from tocsin.app import load_app  # noqa: PLC0415
-
-    loaded = load_app(app)
+    loaded = loaded_app(app)
+    if not loaded.agents and not loaded.triggers:
+        say(f"{app} declares no agents and no triggers")
     declared = run_async(_sync(loaded, prune))
     if json:
         emit({"app": app, **declared})
@@ -33,7 +34,7 @@ def sync(
         for what, names in lists.items():
             if names:
                 shown = f": {', '.join(names[:20])}{' …' if len(names) > 20 else ''}" if what != "unchanged" else ""
-                typer.echo(f"{len(names)} {kind} {what}{shown}")
+                typer.echo(f"{counted(len(names), kind.removesuffix('s'))} {what}{shown}")
 
 
 async def _sync(app: Any, prune: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import DEFAULT_LIMIT, All, JsonFlag, Limit, Row, pages
+from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
 from tocsin.cli.output import emit, instant, print_fields, print_table
 
 
@@ -16,9 +16,9 @@ def commands() -> typer.Typer:
     return app
 
 
-def list_agents(limit: Limit = DEFAULT_LIMIT, everything: All = False, json: JsonFlag = False) -> None:
+def list_agents(limit: Limit = None, everything: All = False, json: JsonFlag = False) -> None:
     """Agents by name, with what they have in hand."""
-    run_async(_list(limit, everything, json))
+    run_async(_list(limit_of(limit, everything=everything), everything, json))
 
 
 async def _list(limit: int, everything: bool, json: bool) -> None:
@@ -47,8 +47,9 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
             for row in rows
         ],
         empty="no agents; declare some with `tocsin sync APP`",
-        grows="declared in",
     )
+    if not everything:
+        tell_cut(len(rows), limit)
 
 
 def show(name: Annotated[str, typer.Argument(help="The agent's name.")], json: JsonFlag = False) -> None:

@@ -25,6 +25,9 @@ T = TypeVar("T")
 SUGGESTED_FROM: Final = 10_000
 """Names looked through for one that is near."""
 
+PREFIX_LENGTH: Final = 8
+"""So much of a run's id is enough, where it is enough."""
+
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """The work is done, on an event loop of its own; Ctrl-C cancels it first."""
@@ -101,12 +104,27 @@ def actor() -> str:
     return f"cli:{user}@{socket.gethostname()}"
 
 
-def run_id(text: str) -> UUID:
-    """Raises: BadInput."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise BadInput(f"run id {text!r}: must be a UUID; `tocsin run list` shows them") from None
+async def one_run(control: "Control", text: str) -> UUID:
+    """The run whose id is this, or alone begins with it.
+
+    Raises: BadInput, NotFound.
+    """
+    digits = text.replace("-", "").lower()
+    if not PREFIX_LENGTH <= len(digits) <= 32 or set(digits) - set("0123456789abcdef"):
+        raise BadInput(
+            f"run id {text!r}: must be a UUID, or {PREFIX_LENGTH} characters or more of its beginning; "
+            "`tocsin run list` shows them"
+        )
+    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    if first == last:
+        return first
+    before = UUID(int=min(last.int + 1, (1 << 128) - 1))
+    found = [row["id"] for row in await control.runs(limit=2, before=before) if row["id"] >= first]
+    if not found:
+        raise NotFound("run", text)
+    if len(found) > 1:
+        raise BadInput(f"run id {text!r}: several runs begin with it; give more of it")
+    return UUID(str(found[0]))
 
 
 async def _with_nearest(control: "Control", error: NotFound) -> Refused:

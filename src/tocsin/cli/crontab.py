@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tocsin.cli.output import counted
 from tocsin.domain.errors import BadInput, InvalidApp, Refused
 
 
@@ -41,7 +42,9 @@ def import_crontab(
         typer.echo(text, nl=False)
     else:
         _write(output, text, force=force)
-        typer.echo(f"{output}: {len(crontab.entries)} triggers; start them with `tocsin up {output}`", err=True)
+        typer.echo(
+            f"{output}: {counted(len(crontab.entries), 'trigger')}; start them with `tocsin up {output}`", err=True
+        )
     for note in crontab.notes:
         typer.echo(f"tocsin: {file}:{note}", err=True)
 

@@ -5,13 +5,31 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tocsin.domain.errors import BadInput
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at most.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=100_000, help="How many at most; 50 when left out.")]
 All = Annotated[bool, typer.Option("--all", help="Everything there is, page by page.")]
 DEFAULT_LIMIT: Final = 50
 PAGE: Final = 500
 
 Row = dict[str, Any]
+
+
+def limit_of(limit: int | None, *, everything: bool = False) -> int:
+    """How many rows at most.
+
+    Raises: BadInput, when both --limit and --all were given.
+    """
+    if limit is not None and everything:
+        raise BadInput("--limit and --all exclude each other: give one of them")
+    return DEFAULT_LIMIT if limit is None else limit
+
+
+def tell_cut(shown: int, limit: int, how: str = "--all shows every one") -> None:
+    """A note on stderr where a listing ends at its limit, so that there may be more."""
+    if shown >= limit:
+        typer.echo(f"tocsin: {shown} shown; {how}", err=True)
 
 
 async def pages(

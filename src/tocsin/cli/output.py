@@ -1,5 +1,6 @@
 """What commands print: one JSON object a line, or tables for people that fit a terminal."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -52,31 +53,73 @@ def plain(value: Any) -> Any:
 
 
 def console(width: int | None = None) -> Any:
-    """A rich console on stdout; a pipe has room for wide rows."""
+    """A rich console on stdout; a pipe has room for wide rows, unless COLUMNS says otherwise."""
     from rich.console import Console  # noqa: PLC0415
 
     if width is None and not sys.stdout.isatty():
-        width = 120
+        width = _columns() or 120
     return Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, grows: str | None = None) -> None:
-    """A table, or a line that says there is nothing. ``grows``: the column that takes the room and may wrap."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
+    """A table, or a line that says there is nothing. Each row is one line: cut at the edge of a terminal, or
+    at COLUMNS, and whole in a pipe."""
     if not rows:
         sys.stdout.write(f"{empty}\n")
         return
-    from rich.table import Table  # noqa: PLC0415
+    from rich.cells import cell_len  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column != grows, ratio=None)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console().print(table)
+    lines = [list(columns), *([_one_line(value) for value in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)] for line in lines
+    ]
+    if sys.stdout.isatty():
+        _print_styled(padded)
+        return
+    most = _columns()
+    for cells in padded:
+        text = "  ".join(cells).rstrip()
+        sys.stdout.write((text if most is None or cell_len(text) <= most else text[: most - 1] + "…") + "\n")
+
+
+def _print_styled(lines: Sequence[Sequence[str]]) -> None:
+    from rich.text import Text  # noqa: PLC0415
+
+    out = console()
+    for number, cells in enumerate(lines):
+        text = Text("  ").join(
+            Text(cell, style="bold" if not number else STATE_COLOURS.get(cell.strip(), "")) for cell in cells
+        )
+        text.rstrip()
+        text.truncate(out.width, overflow="ellipsis")
+        out.print(text, no_wrap=True)
+
+
+def _columns() -> int | None:
+    """COLUMNS, where it says something."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdecimal() and int(text) > 1 else None
+
+
+def _one_line(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return " ".join(text.split()) if "\n" in text or "\r" in text or "\t" in text else text
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
     """Names and values, one pair a line, without those that have nothing to say."""
+    if not sys.stdout.isatty():
+        told = [(name, _one_line(value)) for name, value in fields if value is not None and value not in ("", [], {})]
+        width = max((len(name) for name, _ in told), default=0)
+        for name, text in told:
+            sys.stdout.write(f"{name:<{width}}  {text}\n")
+        return
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, show_header=False, show_edge=False)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tocsin.cli.exits import DONE, RELEASED
-from tocsin.domain.errors import BadInput
+from tocsin.domain.errors import BadInput, InvalidApp
 
 if TYPE_CHECKING:
+    from tocsin.declared import App
     from tocsin.serve import Ended, Order, View
     from tocsin.telemetry import Log
 
@@ -54,6 +55,17 @@ def serve(app: OptionalApp = None, lasts: For = None, json: Json = False) -> Non
     _run(app, whole=False, lasts=_length(lasts), live=False, record=None, json=json)
 
 
+def loaded_app(ref: str) -> "App":
+    """Raises: InvalidApp, one line for each fault."""
+    from tocsin.app import load_app  # noqa: PLC0415
+
+    place = ref.partition(":")[0]
+    if not place.endswith((".py", ".toml")) and "/" not in place and not all(map(str.isidentifier, place.split("."))):
+        what = "is a directory; name a .py or .toml file" if Path(place).is_dir() else "is no app"
+        raise InvalidApp([f"{ref}: {what}, as in path/app.py, pkg.mod, either with :name, or file.toml"])
+    return load_app(ref)
+
+
 def _length(text: str | None) -> timedelta | None:
     """Raises: BadInput."""
     from tocsin.domain.duration import parse_duration  # noqa: PLC0415
@@ -73,9 +85,7 @@ def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, r
     settings = load_settings()
     app = None
     if ref is not None:
-        from tocsin.app import load_app  # noqa: PLC0415
-
-        app = load_app(ref)
+        app = loaded_app(ref)
     from tocsin.serve import Order  # noqa: PLC0415
 
     order = Order(settings=settings, app=app, whole=whole, lasts=lasts, summed=live)

@@ -96,7 +96,8 @@ def _misused(error: typer.TyperException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(told)
         return 2
-    say(f"{told.strip().rstrip('.')}; see `{path} --help`")
+    told = told.strip().rstrip(".")
+    say(f"{told} See `{path} --help`" if told.endswith("?") else f"{told}; see `{path} --help`")
     return 2
 
 

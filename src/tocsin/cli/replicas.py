@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import DEFAULT_LIMIT, JsonFlag, Limit
-from tocsin.cli.output import emit, instant, print_fields, print_table
+from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
+from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
 
 MOST = 100_000
 
@@ -20,40 +20,40 @@ def commands() -> typer.Typer:
 
 
 def list_replicas(
-    limit: Limit = DEFAULT_LIMIT,
+    limit: Limit = None,
     everything: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Replicas, newest first; those that have ended with --all."""
-    run_async(_list(limit, everything, json))
+    run_async(_list(MOST if everything and limit is None else limit_of(limit), everything, json))
 
 
 async def _list(limit: int, everything: bool, json: bool) -> None:
     async with opened() as control:
-        rows = await control.replicas(limit=MOST if everything else limit, everything=everything)
+        rows = await control.replicas(limit=limit, everything=everything)
         now = await control.now()
     if json:
         for row in rows:
             emit(row)
         return
     print_table(
-        ["replica", "state", "running", "slots", "started", "renewed", "version", "agents"],
+        ["replica", "state", "running", "slots", "renewed", "started", "version", "agents"],
         [
             (
                 row["name"],
                 row["state"],
                 row["running"],
                 row["slots"],
+                f"{length(max(0.0, between(row['renewed_at'], now) or 0))} ago",
                 instant(row["started_at"], now),
-                instant(row["renewed_at"], now),
                 row["version"],
                 ", ".join(row["agents"]),
             )
             for row in rows
         ],
         empty="no replica is alive; start one with `tocsin up APP` or `tocsin serve`",
-        grows="agents",
     )
+    tell_cut(len(rows), limit, "--limit shows more")
 
 
 def show(name: Annotated[str, typer.Argument(help="A replica's name or id.")], json: JsonFlag = False) -> None:

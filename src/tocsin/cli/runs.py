@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tocsin.cli.connection import opened, run_async, run_id
+from tocsin.cli.connection import one_run, opened, run_async
 from tocsin.cli.exits import DONE, REFUSED
-from tocsin.cli.listing import DEFAULT_LIMIT, All, JsonFlag, Limit, Row, pages
+from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
 from tocsin.cli.output import between, compact, emit, instant, length, print_fields, print_table
 from tocsin.domain.errors import BadInput
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tocsin.engine.control import Control
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "skipped"})
-RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, as `tocsin run list` shows it.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, or its beginning: 8 characters or more.")]
 
 
 def commands() -> typer.Typer:
@@ -35,13 +35,21 @@ def list_runs(
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only runs in this state; may be given again.")] = None,
     since: Annotated[str | None, typer.Option(help="Queued since: ISO 8601, or a length such as 2h.")] = None,
-    limit: Limit = DEFAULT_LIMIT,
+    limit: Limit = None,
     everything: All = False,
     json: JsonFlag = False,
 ) -> None:
     """Runs, newest first."""
     run_async(
-        _list(trigger=trigger, agent=agent, state=state, since=since, limit=limit, everything=everything, json=json)
+        _list(
+            trigger=trigger,
+            agent=agent,
+            state=state,
+            since=since,
+            limit=limit_of(limit, everything=everything),
+            everything=everything,
+            json=json,
+        )
     )
 
 
@@ -73,6 +81,8 @@ async def _list(
                 rows.append(row)
     if not json:
         print_runs(rows, now)
+        if not everything:
+            tell_cut(len(rows), limit)
 
 
 def print_runs(rows: Sequence[Row], now: datetime) -> None:
@@ -92,7 +102,6 @@ def print_runs(rows: Sequence[Row], now: datetime) -> None:
             for row in rows
         ],
         empty="no runs",
-        grows="what",
     )
 
 
@@ -152,9 +161,8 @@ def show(run: RunId, json: JsonFlag = False) -> None:
 
 
 async def _show(run: str, json: bool) -> None:
-    wanted = run_id(run)
     async with opened() as control:
-        row = await control.run(wanted)
+        row = await control.run(await one_run(control, run))
         now = await control.now()
     if json:
         emit(row)
@@ -176,7 +184,6 @@ def print_run(row: Row, now: datetime) -> None:
             for t in row["transitions"]
         ],
         empty="no transitions",
-        grows="actor",
     )
     for attempt in row["attempts"]:
         told = [(name, _shown(name, attempt[name], now)) for name in attempt if name not in ("fence", "log")]
@@ -204,9 +211,8 @@ def cancel(run: RunId, json: JsonFlag = False) -> None:
 
 
 async def _cancel(run: str, json: bool) -> None:
-    wanted = run_id(run)
     async with opened() as control:
-        row = await control.cancel_run(wanted)
+        row = await control.cancel_run(await one_run(control, run))
     if json:
         emit(row)
     elif row["state"] == "running":
@@ -221,9 +227,8 @@ def retry(run: RunId, json: JsonFlag = False) -> None:
 
 
 async def _retry(run: str, json: bool) -> None:
-    wanted = run_id(run)
     async with opened() as control:
-        row = await control.retry_run(wanted)
+        row = await control.retry_run(await one_run(control, run))
     if json:
         emit(row)
     else:
@@ -247,10 +252,9 @@ def watch(
 async def _watch(run: str, every: str, json: bool) -> int:
     from tocsin.domain.duration import parse_duration  # noqa: PLC0415
 
-    wanted = run_id(run)
     pause = max(parse_duration(every), timedelta(milliseconds=100)).total_seconds()
     async with opened() as control:
-        row = await _follow(control, wanted, pause, json)
+        row = await _follow(control, await one_run(control, run), pause, json)
     return DONE if row["state"] == "succeeded" else REFUSED
 
 

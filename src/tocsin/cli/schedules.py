@@ -136,7 +136,7 @@ def _print_crowds(title: str, crowds: "tuple[Crowd, ...]", count: int) -> None:
     if crowds:
         console().print()
         rows = [(instant(crowd.at), crowd.count, _names(crowd)) for crowd in crowds]
-        print_table([f"{title} ({count:,})", "fires", "triggers"], rows, empty="", grows="triggers")
+        print_table([f"{title} ({count:,})", "fires", "triggers"], rows, empty="")
 
 
 def _names(crowd: "Crowd") -> str:

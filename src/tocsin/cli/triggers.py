@@ -8,8 +8,8 @@ import typer
 
 from tocsin.cli import trigger_options as given
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import DEFAULT_LIMIT, All, JsonFlag, Limit, Row, pages
-from tocsin.cli.output import compact, emit, instant, print_fields, print_table
+from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
+from tocsin.cli.output import compact, counted, emit, instant, print_fields, print_table
 from tocsin.domain.errors import BadInput
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def commands() -> typer.Typer:
     return app
 
 
-def list_triggers(limit: Limit = DEFAULT_LIMIT, everything: All = False, json: JsonFlag = False) -> None:
+def list_triggers(limit: Limit = None, everything: All = False, json: JsonFlag = False) -> None:
     """Triggers by name."""
-    run_async(_list(limit, everything, json))
+    run_async(_list(limit_of(limit, everything=everything), everything, json))
 
 
 async def _list(limit: int, everything: bool, json: bool) -> None:
@@ -62,15 +62,16 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
             (
                 row["name"],
                 row["status"],
-                instant(row["next_at"], now) if row["status"] != "broken" else "–",
+                instant(row["next_at"], now) if row["status"] not in ("broken", "paused") else "–",
                 row["agent"],
                 row["broken_reason"] or row["schedule"] or "by hand",
             )
             for row in rows
         ],
         empty="no triggers; declare some with `tocsin sync APP`, or add one with `tocsin trigger add`",
-        grows="schedule",
     )
+    if not everything:
+        tell_cut(len(rows), limit)
 
 
 def show(name: Name, json: JsonFlag = False) -> None:
@@ -78,14 +79,56 @@ def show(name: Name, json: JsonFlag = False) -> None:
     run_async(_answer(lambda control: control.trigger(name), json))
 
 
-async def _answer(ask: "Callable[[Control], Awaitable[Row]]", json: bool) -> None:
+async def _answer(
+    ask: "Callable[[Control], Awaitable[Row]]", json: bool, tell: Callable[[Row, datetime], None] | None = None
+) -> None:
     async with opened() as control:
         row = await ask(control)
         now = await control.now()
     if json:
         emit(row)
     else:
-        print_trigger(row, now)
+        (tell or print_trigger)(row, now)
+
+
+def _tell_added(row: Row, now: datetime) -> None:
+    typer.echo(f"{row['name']} is added: {_rhythm(row, now)}")
+
+
+def _tell_edited(row: Row, now: datetime) -> None:
+    typer.echo(f"{row['name']} is changed, now version {row['version']}: {_rhythm(row, now)}")
+    if row["source"] != "by hand":
+        typer.echo(
+            f"tocsin: {row['name']} is declared in {row['source']}: the next `tocsin sync` or `up` takes this back",
+            err=True,
+        )
+
+
+def _tell_paused(row: Row, now: datetime) -> None:
+    typer.echo(
+        f"{row['name']} is paused since {instant(row['paused_at'], now)} for: {', '.join(row['paused'])}; "
+        "runs in hand go on"
+    )
+
+
+def _tell_resumed(row: Row, now: datetime) -> None:
+    if row["paused"]:
+        typer.echo(f"{row['name']} is still paused for: {', '.join(row['paused'])}")
+    else:
+        typer.echo(f"{row['name']} is resumed: {_rhythm(row, now)}")
+
+
+def _rhythm(row: Row, now: datetime) -> str:
+    """Its schedule, and what comes next."""
+    if row["status"] == "broken":
+        return f"broken, {row['broken_reason']}"
+    if row["schedule"] is None:
+        return f"fired by hand, `tocsin trigger fire {row['name']}`"
+    if row["paused"]:
+        return f"{row['schedule']}, paused"
+    return f"{row['schedule']}, {row['status']}" + (
+        f", next at {instant(row['next_at'], now)}" if row["next_at"] else ""
+    )
 
 
 def print_trigger(row: Row, now: datetime) -> None:
@@ -137,7 +180,7 @@ def add(
         priority=priority,
         expires_after=expires_after,
     )
-    run_async(_answer(lambda control: control.add_trigger(changes.new(name)), json))
+    run_async(_answer(lambda control: control.add_trigger(changes.new(name)), json, _tell_added))
 
 
 def edit(
@@ -172,7 +215,9 @@ def edit(
         expires_after=expires_after,
     )
     changes.check_any()
-    run_async(_answer(lambda control: control.edit_trigger(name, changes.applied, if_version=if_version), json))
+    run_async(
+        _answer(lambda control: control.edit_trigger(name, changes.applied, if_version=if_version), json, _tell_edited)
+    )
 
 
 def pause(
@@ -181,7 +226,7 @@ def pause(
     json: JsonFlag = False,
 ) -> None:
     """Let nothing become a run until it is resumed."""
-    run_async(_answer(lambda control: control.pause(name, reason=reason), json))
+    run_async(_answer(lambda control: control.pause(name, reason=reason), json, _tell_paused))
 
 
 def resume(
@@ -192,7 +237,7 @@ def resume(
 ) -> None:
     """Go on from now."""
     wanted = given.catch_up_of(catch_up)
-    run_async(_answer(lambda control: control.resume(name, catch_up=wanted, reason=reason), json))
+    run_async(_answer(lambda control: control.resume(name, catch_up=wanted, reason=reason), json, _tell_resumed))
 
 
 def fire(
@@ -235,11 +280,11 @@ async def _backfill(
     async with opened() as control:
         if cancel is not None:
             row = await control.cancel_backfill(name, cancel)
-            told = f"cancelled {row['cancelled']} queued runs of backfill {cancel}"
+            told = f"cancelled {counted(row['cancelled'], 'queued run')} of backfill {cancel}"
         else:
             end = read_instant("--until", until) if until is not None else await control.now()
             row = await control.backfill(name, read_instant("--since", since or ""), end, dry_run=dry_run)
-            told = f"{row['count']} occurrences" + (
+            told = counted(row["count"], "occurrence") + (
                 " would run" if dry_run else f" queued; `tocsin trigger backfill {name} --cancel {row['id']}` stops it"
             )
     if json:
@@ -252,11 +297,11 @@ def why(
     name: Name,
     since: Annotated[str | None, typer.Option(help="ISO 8601; the last 24 hours when left out.")] = None,
     until: Annotated[str | None, typer.Option(help="ISO 8601.")] = None,
-    limit: Limit = DEFAULT_LIMIT,
+    limit: Limit = None,
     json: JsonFlag = False,
 ) -> None:
     """Why did it run, or not? Every decision on record."""
-    run_async(_why(name, since, until, limit, json))
+    run_async(_why(name, since, until, limit_of(limit), json))
 
 
 async def _why(name: str, since: str | None, until: str | None, limit: int, json: bool) -> None:
@@ -286,8 +331,8 @@ async def _why(name: str, since: str | None, until: str | None, limit: int, json
             for decision in answer["decisions"]
         ],
         empty="no decision on record in that range",
-        grows="reason",
     )
+    tell_cut(len(answer["decisions"]), limit, "--limit or --since shows more")
 
 
 def _span(decision: Row) -> str:
@@ -311,7 +356,7 @@ async def _delete(name: str, json: bool) -> None:
     if json:
         emit(row)
     else:
-        typer.echo(f"deleted trigger {name}; {row['withdrawn']} queued runs withdrawn")
+        typer.echo(f"deleted trigger {name}; {counted(row['withdrawn'], 'queued run')} withdrawn")
 
 
 def read_instant(option: str, text: str) -> datetime:
