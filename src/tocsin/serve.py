@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tocsin.clock import SystemClock
 from tocsin.declared import App
-from tocsin.domain.errors import DatabaseUnavailable, SchemaMismatch, StoreError
+from tocsin.domain.errors import DatabaseUnavailable, Refused, SchemaMismatch, StoreError
 from tocsin.edges.http.health import Listener, bound, url_of
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
@@ -95,7 +95,10 @@ class Process:
         """Raises: whatever keeps the replica from starting."""
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
-        sock = bound(self._order.settings.http_bind)
+        try:
+            sock = bound(self._order.settings.http_bind)
+        except Refused as error:
+            raise Refused(f"{error}, such as TOCSIN_HTTP_BIND=127.0.0.1:0, which takes a free port") from error
         try:
             with sock, self._caught(task):
                 ended = await self._run(sock)

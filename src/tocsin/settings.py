@@ -50,7 +50,7 @@ class _HubTable(PydanticBaseSettingsSource):
 def read_hub_table(path: Path) -> dict[str, Any]:
     """The [hub] table of a file, {} when there is none.
 
-    Raises: InvalidSetting, when the file is not TOML or has keys that are no settings.
+    Raises: InvalidSetting, when the file is not TOML.
     """
     if not path.is_file():
         return {}
@@ -60,11 +60,15 @@ def read_hub_table(path: Path) -> dict[str, Any]:
         raise InvalidSetting([f"{path}: {error}"]) from None
     if not isinstance(table, dict):
         raise InvalidSetting([f"{path}: hub must be a table, [hub]"])
-    known = {name: name.lower() for name in Settings.model_fields}
-    faults = [f"{path}: hub.{key} is no setting; see `tocsin doctor`" for key in table if key.lower() not in known]
-    if faults:
-        raise InvalidSetting(faults)
     return {key.lower(): value for key, value in table.items()}
+
+
+def unknown_keys(path: Path) -> list[str]:
+    """Keys of the [hub] table that are no settings, one line each."""
+    table = read_hub_table(path)
+    return [
+        f"{path}: hub.{key} is no setting; see `tocsin doctor`" for key in table if key not in Settings.model_fields
+    ]
 
 
 class Settings(BaseSettings):
@@ -109,11 +113,12 @@ def load_settings(**given: Any) -> Settings:
 
     Raises: InvalidSetting, with every fault, one line each.
     """
+    faults = unknown_keys(Path(FILE))
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise InvalidSetting([_line(fault) for fault in error.errors()]) from None
-    faults = contradictions(settings)
+        raise InvalidSetting([*faults, *(_line(fault) for fault in error.errors())]) from None
+    faults += contradictions(settings)
     if faults:
         raise InvalidSetting(faults)
     return settings

@@ -299,3 +299,10 @@ def test_contradictory_settings_are_all_told(tocsin: Tocsin) -> None:
     assert len(answer.lines) == 2
     assert "TOCSIN_RENEW_EVERY" in answer.lines[0]
     assert "TOCSIN_LEASE" in answer.lines[0]
+
+
+def test_unknown_keys_and_bad_values_are_told_together(tocsin: Tocsin, place: Path) -> None:
+    (place / "tocsin.toml").write_text("[hub]\nslot = 3\nbatch = 0\n", encoding="utf-8")
+    answer = tocsin("run", "list")
+    assert answer.code == 2
+    assert [name in line for name, line in zip(("hub.slot", "BATCH"), answer.lines, strict=True)] == [True, True]

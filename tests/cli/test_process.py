@@ -292,3 +292,11 @@ def data_of(app: Path) -> Path:
 
 def server_pid(app: Path) -> int:
     return int((data_of(app) / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+
+
+def test_what_is_misspelt_or_empty_is_warned_of(hub: Start, place: Path, dsn: str) -> None:
+    (place / "bare.py").write_text("from tocsin import Hub\nhub = Hub()\n", encoding="utf-8")
+    started = hub("up", "bare.py", "--for", "0.1", TOCSIN_DATABASE_URL=dsn, TOCSIN_SLOT="3")
+    started.wait_for("setting.unknown", name="TOCSIN_SLOT")
+    started.wait_for("app.empty", app="bare.py")
+    assert started.end() == 0
