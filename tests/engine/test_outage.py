@@ -77,16 +77,20 @@ async def declared(world: World, agents: Agents) -> Control:
 
 
 async def check_one_run_each(world: World, agents: Agents) -> None:
-    """Each second since the trigger was declared has exactly one decision, and no run left a mark twice."""
+    """Each second since the trigger was declared has exactly one decision, and a run that left a mark twice
+    was begun again under a higher fence: its first attempt ended without being able to say so."""
     runs = await world.rows(
-        "SELECT r.nominal_at FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id WHERE t.name = 'ticks'"
+        "SELECT r.nominal_at, r.fence FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id WHERE t.name = 'ticks'"
     )
     row = await world.row("SELECT created_at, next_at FROM tocsin.triggers WHERE name = 'ticks'")
     skipped = await world.value("SELECT coalesce(sum(count), 0) FROM tocsin.skips")
     first = row["created_at"].replace(microsecond=0) + timedelta(seconds=1)
     assert len(runs) + skipped == (row["next_at"] - first).total_seconds()
     assert len(runs) == len({run["nominal_at"] for run in runs})
-    assert len(agents.marks) == len(set(agents.marks))
+    again = len(agents.marks) - len(set(agents.marks))
+    assert again <= sum(max(0, run["fence"] - 1) for run in runs)
+    settled = "SELECT run_id FROM tocsin.transitions WHERE to_state = 'succeeded' GROUP BY run_id HAVING count(*) > 1"
+    assert await world.rows(settled) == []
 
 
 async def test_nothing_dies_while_the_database_is_gone_and_work_resumes(world: World) -> None:

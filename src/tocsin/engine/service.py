@@ -37,10 +37,14 @@ class Service(Protocol):
 
 
 class Loop:
-    """Steps one service. Enter it to start; leaving it stops it after the step in hand."""
+    """Steps one service. Enter it to start; leaving it stops it after the step in hand.
 
-    def __init__(self, service: Service, *, clock: Clock, log: Log) -> None:
+    most_backoff: seconds at most between two tries of a step that fails.
+    """
+
+    def __init__(self, service: Service, *, clock: Clock, log: Log, most_backoff: float = MOST_BACKOFF) -> None:
         self.service = service
+        self._most_backoff = most_backoff
         self.failures = 0
         self._collisions = 0
         self._clock = clock
@@ -112,7 +116,7 @@ class Loop:
 
     async def _rest(self) -> None:
         if self.failures:
-            bound = min(MOST_BACKOFF, FIRST_BACKOFF * 2 ** min(self.failures - 1, 10))
+            bound = min(self._most_backoff, FIRST_BACKOFF * 2 ** min(self.failures - 1, 10))
             # At least a tenth, so that a jitter near zero does not become a busy loop.
             await self._clock.sleep(bound * (0.1 + 0.9 * random.random()))
             return
