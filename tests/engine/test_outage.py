@@ -80,7 +80,8 @@ async def check_one_run_each(world: World, agents: Agents) -> None:
     """Each second since the trigger was declared has exactly one decision, and a run that left a mark twice
     was begun again under a higher fence: its first attempt ended without being able to say so."""
     runs = await world.rows(
-        "SELECT r.nominal_at, r.fence FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id WHERE t.name = 'ticks'"
+        "SELECT r.nominal_at, r.fence FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id"
+        " WHERE t.name = 'ticks'"
     )
     row = await world.row("SELECT created_at, next_at FROM tocsin.triggers WHERE name = 'ticks'")
     skipped = await world.value("SELECT coalesce(sum(count), 0) FROM tocsin.skips")
