@@ -4,9 +4,11 @@ Reads: nothing. Writes: one statement for all attempts that reported, each under
 process dies, at most a second of progress is lost; usage is written again, whole, with the settlement.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
-from math import isfinite
+from math import copysign, isfinite
+from sys import float_info
 from threading import Lock
 from typing import Any, Final
 from uuid import UUID
@@ -53,14 +55,15 @@ class RunReports:
         """Numbers are added up per model; everything else replaces what was there."""
         figures = {key: value for key, value in figures.items() if value is not None}
         model = _storable(str(figures.pop("model", "")))[:200]
-        encode(figures, what="usage")
+        # A copy: what the agent does to its lists later is its own affair.
+        figures = msgspec.json.decode(encode(figures, what="usage"))
         with self._lock:
             if model not in self.used and len(self.used) >= MAX_MODELS:
                 raise BadInput(f"usage for more than {MAX_MODELS} models in one attempt: add them up first")
             sums = self.used.setdefault(model, {})
             for key, value in figures.items():
                 adds = isinstance(value, int | float) and isinstance(sums.get(key, 0), int | float)
-                sums[key] = sums.get(key, 0) + value if adds else value
+                sums[key] = _sum(sums.get(key, 0), value) if adds else value
         self._touch()
 
     def log(self, line: str) -> None:
@@ -79,19 +82,24 @@ class RunReports:
             self.follow_ups.append(FollowUp(at, after, encoded))
 
     def usage_json(self) -> str | None:
-        """The sums as a JSON list of objects, one a model; None when nothing was reported."""
-        if not self.used:
-            return None
+        """The sums as a JSON list of objects, one a model; None when nothing was reported. Never raises."""
         with self._lock:
             rows = [({"model": model} if model else {}) | sums for model, sums in self.used.items()]
-        return msgspec.json.encode(rows).decode()
+        if not rows:
+            return None
+        try:
+            return msgspec.json.encode(rows).decode()
+        except Exception:
+            # Whatever got past usage(): an attempt's end counts for more than its figures.
+            return None
 
     def log_text(self) -> str | None:
-        return "\n".join(self.lines) if self.lines else None
+        """The lines as one text; None without any. Never raises."""
+        with self._lock:
+            return "\n".join(self.lines) if self.lines else None
 
     def _touch(self) -> None:
         if not self.dirty:
-            self.dirty = True
             self._changed()
 
 
@@ -106,6 +114,8 @@ class Reporter:
         self._clock = clock
         self._wake = wake
         self._changed: list[tuple[UUID, int, RunReports]] = []
+        # Attempts report from threads too: each stands in the list once, and is dirty while it does.
+        self._lock = Lock()
         self._wrote_at = float("-inf")
 
     def rest(self) -> float | None:
@@ -117,7 +127,11 @@ class Reporter:
         """A new attempt's reports; what it says is written soon after it says it."""
 
         def changed() -> None:
-            self._changed.append((run_id, fence, reports))
+            with self._lock:
+                if reports.dirty:
+                    return
+                reports.dirty = True
+                self._changed.append((run_id, fence, reports))
             self._wake()
 
         reports = RunReports(changed)
@@ -127,26 +141,47 @@ class Reporter:
         now = self._clock.monotonic()
         if not self._changed or now < self._wrote_at + EVERY:
             return False
-        batch, self._changed = self._changed, []
-        for _, _, reports in batch:
-            reports.dirty = False
-        rows = [
-            Report(run_id, fence, reports.message, reports.fraction, reports.usage_json())
-            for run_id, fence, reports in batch
-        ]
+        batch = self._take()
         try:
+            rows = list(_rows(batch))
             kept = await self._runs.report(rows)
         except BaseException:
-            # One row an attempt: what has said more meanwhile stands in the list already.
-            since = {(run_id, fence) for run_id, fence, _ in self._changed}
-            unwritten = [change for change in batch if change[:2] not in since]
-            for _, _, reports in unwritten:
-                reports.dirty = True
-            self._changed = unwritten + self._changed
+            self._put_back(batch)
             raise
         self._wrote_at = now
         self._hands.stop([row.run_id for row in rows if row.run_id not in kept], StopReason.FENCED)
         return False
+
+    def _take(self) -> list[tuple[UUID, int, RunReports]]:
+        with self._lock:
+            batch, self._changed = self._changed, []
+            # Before they are read: what is said from here on is written the next time.
+            for _, _, reports in batch:
+                reports.dirty = False
+        return batch
+
+    def _put_back(self, batch: list[tuple[UUID, int, RunReports]]) -> None:
+        with self._lock:
+            # One row an attempt: what has said more meanwhile stands in the list already.
+            unwritten = [change for change in batch if not change[2].dirty]
+            for _, _, reports in unwritten:
+                reports.dirty = True
+            self._changed = unwritten + self._changed
+
+
+def _rows(batch: Iterable[tuple[UUID, int, RunReports]]) -> Iterator[Report]:
+    """A row for each attempt; one that cannot be told of must not cost the others theirs."""
+    for run_id, fence, reports in batch:
+        with suppress(Exception):
+            yield Report(run_id, fence, reports.message, reports.fraction, reports.usage_json())
+
+
+def _sum(so_far: float, more: float) -> float:
+    """Both together, as a number that JSON's readers take: past 64 bits a float, past those the largest."""
+    total = so_far + more
+    if isinstance(total, int) and -(2**63) <= total < 2**64:
+        return total
+    return float(total) if isfinite(total) else copysign(float_info.max, total)
 
 
 def _storable(text: str) -> str:
