@@ -21,7 +21,12 @@ class Retention:
         return int(row["count"]) if row else 0
 
     async def prune_rest(self, before: datetime, *, batch: int) -> None:
-        """Deleted triggers without runs, old skips and long gone replicas are forgotten."""
+        """Deleted triggers without runs, old skips and long gone replicas are forgotten.
+
+        A deleted trigger's last success goes first: it keeps a run, which keeps the trigger, until the
+        next round has dropped that run too.
+        """
         await self._database.fetch("prune_skips", before=before, batch=batch)
+        await self._database.fetch("prune_successes", before=before)
         await self._database.fetch("prune_triggers", before=before)
         await self._database.fetch("prune_replicas", before=before)

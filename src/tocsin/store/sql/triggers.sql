@@ -280,6 +280,12 @@ UPDATE tocsin.triggers t
  WHERE t.id = :id::uuid AND t.status <> 'deleted'
 RETURNING t.id
 
+-- name: prune_successes
+-- Forget the last successes of triggers that were deleted before an instant, so that nothing keeps their runs.
+DELETE FROM tocsin.last_successes l
+ USING tocsin.triggers t
+ WHERE t.id = l.trigger_id AND t.status = 'deleted' AND t.changed_at < :before::timestamptz
+
 -- name: prune_triggers
 -- Drop deleted triggers that no run points to any more.
 DELETE FROM tocsin.triggers t
