@@ -172,6 +172,11 @@ async def test_a_flood_on_stderr_is_cut_and_blocks_nobody(begin: Begin) -> None:
         ("print('{\"retry_after\": 2.5}'); raise SystemExit(75)", Postponed(2.5, "exit code 75")),
         ("print('{\"retry_after\": -1}'); raise SystemExit(75)", Postponed(0.0, "exit code 75")),
         ('print(\'{"retry_after": "x"}\'); raise SystemExit(75)', Postponed(60.0, "exit code 75")),
+        (
+            "print('{\"retry_after\": 1' + '0' * 400 + '}'); raise SystemExit(75)",
+            Postponed(366 * 86400.0, "exit code 75"),
+        ),
+        ("print('{\"retry_after\": -1' + '0' * 400 + '}'); raise SystemExit(75)", Postponed(0.0, "exit code 75")),
         ("print('[1]'); raise SystemExit(75)", Postponed(60.0, "exit code 75")),
     ],
 )

@@ -159,6 +159,78 @@ async def test_an_exception_that_cannot_speak_is_a_failure_all_the_same(begin: B
     assert await outcome_of_error(begin, Mute()) == Failed("Mute", "Mute")
 
 
+class Limited(RetryAfter):
+    """A subclass in the wild: its own __init__, which leaves out ours."""
+
+    def __init__(self, words: str, **fields: Any) -> None:
+        Exception.__init__(self, words)
+        vars(self).update(fields)
+
+
+class Exiting(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Hollow(ExceptionGroup[Exception]):
+    exceptions = ()
+
+
+def in_groups(levels: int) -> Exception:
+    error: Exception = RetryAfter(5, "busy")
+    for _ in range(levels):
+        error = ExceptionGroup("", [error])
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Limited("slow down"), Postponed(60.0, "slow down")),
+        (Limited("slow down", seconds=7), Postponed(7.0, "slow down")),
+        (Limited("slow down", seconds=timedelta(minutes=1)), Postponed(60.0, "slow down")),
+        (Limited("slow down", seconds="soon"), Postponed(60.0, "slow down")),
+        (Limited("slow down", seconds=10**400), Postponed(366 * 86400.0, "slow down")),
+        (in_groups(1_200), Postponed(5.0, "busy")),
+        (Exiting(), Failed("Exiting", "Exiting")),
+        (Hollow("no parts", [ValueError()]), Failed("Hollow", "no parts (1 sub-exception)")),
+        (GeneratorExit("closed"), Failed("GeneratorExit", "closed")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_odd_exception_ends_its_attempt_like_any_other(
+    begin: Begin, error: BaseException, outcome: Outcome
+) -> None:
+    assert await outcome_of_error(begin, error) == outcome
+
+    def agent() -> None:
+        raise error
+
+    assert await begin.function(agent).outcome() == outcome
+
+
+async def test_work_for_which_there_is_no_thread_fails_and_is_never_done(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    executor = InProcess(
+        {"agent": AgentFunction.of(AgentSpec(name="agent"), lambda run: done.append(run.trigger))}, slots=4
+    )
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        outcome = await executor.execute(an_assignment(trigger="first"), Recorded(), StopSignal())
+    assert isinstance(outcome, Failed)
+    assert not outcome.final
+    assert "no thread could be started for it (can't start new thread)" in outcome.message
+    for _ in range(3):
+        assert await executor.execute(an_assignment(trigger="second"), Recorded(), StopSignal()) == Succeeded(b"null")
+    assert done == ["second"] * 3
+
+
 async def test_a_subclass_follows_the_policy_of_the_class_that_is_named(begin: Begin) -> None:
     policy = AgentSpec(name="agent", max_attempts=3, retry_on=("OSError",))
     assert await outcome_of_error(begin, ConnectionResetError("gone"), policy) == Failed(

@@ -1,7 +1,7 @@
 """The border that an agent's doings cross: an assignment in, and whatever comes back as an Outcome."""
 
 import asyncio
-from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -15,6 +15,9 @@ from tocsin.run import Reports, Run, StopSignal
 
 MAX_DELAY: Final = 366 * 24 * 3600.0
 """Seconds that an agent may ask to be left alone."""
+
+RETRY_SECONDS: Final = 60.0
+"""For one that asks, but does not say how many."""
 
 
 def run_of(assignment: Assignment, reports: Reports, stop: StopSignal) -> Run:
@@ -52,7 +55,7 @@ def refused_result(refusal: BadInput) -> Failed:
 
 def postponed(seconds: float, reason: str) -> Postponed:
     """However odd the number, the delay is one that the store can add to an instant."""
-    return Postponed(max(0.0, min(seconds, MAX_DELAY)), plain(reason))
+    return Postponed(float(max(0.0, min(seconds, MAX_DELAY))), plain(reason))
 
 
 def outcome_of(error: BaseException, stop: StopSignal, policy: AgentSpec) -> Outcome:
@@ -60,14 +63,22 @@ def outcome_of(error: BaseException, stop: StopSignal, policy: AgentSpec) -> Out
 
     A CancelledError nobody asked for is a failure like any other. A subclass of a class that the
     policy names in retry_on or no_retry is reported under that name, so that it follows the policy.
-    A group that holds one exception counts as that one.
+    A group that holds one exception counts as that one. Never raises, however odd the exception's class:
+    whoever awaits the attempt would wait for ever.
     """
-    leaves = list(_leaves(error))
+    try:
+        return _meaning(error, stop, policy)
+    except BaseException:
+        return Failed(plain(type(error).__name__, 200), _text(error))
+
+
+def _meaning(error: BaseException, stop: StopSignal, policy: AgentSpec) -> Outcome:
+    leaves = _leaves(error)
     if len(leaves) > 1:
         return _group_failed(error, leaves)
     match leaves[0]:
         case RetryAfter() as wish:
-            return postponed(wish.seconds, _text(wish))
+            return postponed(_wished(wish), _text(wish))
         case Fatal() as fatal:
             return Failed("Fatal", _text(fatal), final=True)
         case Cancelled():
@@ -77,6 +88,17 @@ def outcome_of(error: BaseException, stop: StopSignal, policy: AgentSpec) -> Out
             return Stopped() if stop.requested else unasked
         case other:
             return _failed(other, policy)
+
+
+def _wished(wish: RetryAfter) -> float:
+    """A subclass with an __init__ of its own may have set no seconds, or something else under that name."""
+    match getattr(wish, "seconds", None):
+        case timedelta() as delay:
+            return delay.total_seconds()
+        case int() | float() as seconds:
+            return seconds
+        case _:
+            return RETRY_SECONDS
 
 
 def _failed(error: BaseException, policy: AgentSpec) -> Failed:
@@ -97,17 +119,22 @@ def _group_failed(group: BaseException, leaves: list[BaseException]) -> Failed:
     )
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions that are no groups, in order. Without recursion: groups may be nested without end."""
+    leaves: list[BaseException] = []
+    stack = [error]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, BaseExceptionGroup):
+            stack.extend(reversed(part.exceptions))
+        else:
+            leaves.append(part)
+    return leaves
 
 
 def _text(error: BaseException) -> str:
     """The exception's own words; an exception that cannot even say them is named by its class."""
     try:
         return plain(str(error))
-    except Exception:
+    except BaseException:
         return type(error).__name__

@@ -26,12 +26,11 @@ from tocsin.domain.errors import BadInput, PayloadTooLarge
 from tocsin.domain.payload import accept
 from tocsin.domain.run import Failed, Outcome, Stopped, StopReason, Succeeded
 from tocsin.engine.executor import Assignment
-from tocsin.engine.outcome import postponed, refused_result, result_of
+from tocsin.engine.outcome import RETRY_SECONDS, postponed, refused_result, result_of
 from tocsin.executors.child import Child
 from tocsin.run import Reports, StopSignal
 
 TEMPFAIL: Final = 75
-RETRY_SECONDS: Final = 60.0
 INTERRUPT_SECONDS: Final = 5.0
 """Between SIGTERM and SIGKILL when the hub itself has no time to lose."""
 
@@ -180,7 +179,8 @@ def _retry_after(stdout: bytes) -> float:
         asked = msgspec.json.decode(stdout, type=dict[str, object]).get("retry_after")
     except (ValueError, RecursionError):
         return RETRY_SECONDS
-    return float(asked) if isinstance(asked, int | float) and not isinstance(asked, bool) else RETRY_SECONDS
+    # As it stands: an int may be too large for a float.
+    return asked if isinstance(asked, int | float) and not isinstance(asked, bool) else RETRY_SECONDS
 
 
 def _overflow() -> PayloadTooLarge:

@@ -75,11 +75,17 @@ class InProcess:
     ) -> Outcome:
         task = done.get_loop().create_task(_attend(agent, assignment, reports, stop, done))
 
+        def close(task: "asyncio.Task[None]") -> None:
+            # One that is cancelled before its first step, or that closed itself, never said how it ended.
+            error = None if task.cancelled() else task.exception()
+            if not done.done():
+                done.set_result(Stopped() if error is None else _failed(error, agent.spec, reports, stop))
+
+        task.add_done_callback(close)
+
         def interrupt(_: StopReason) -> None:
             if not stop.watched:
                 task.cancel()
-                # A task that is cancelled before its first step never gets to say how it ended.
-                task.add_done_callback(lambda _: _resolve(done, Stopped()))
 
         stop.on_request(interrupt)
         try:
@@ -112,7 +118,13 @@ class InProcess:
                 # The loop is closed: the process is about to end, and nobody waits any more.
                 return
 
-        self._threads.run(work)
+        try:
+            self._threads.run(work)
+        except (RuntimeError, MemoryError) as error:
+            # Another time it may work, so this is not final.
+            return Failed(
+                "NotStarted", f"no thread could be started for it ({error}): have fewer slots, or raise the limit"
+            )
         return await done
 
 
@@ -151,7 +163,7 @@ def _failed(error: BaseException, policy: AgentSpec, reports: Reports, stop: Sto
     outcome = outcome_of(error, stop, policy)
     if isinstance(outcome, Failed) and not outcome.final:
         # A report that cannot be given must not cost the run its end.
-        with suppress(Exception):
+        with suppress(BaseException):
             for part in traceback.format_exception(error, limit=-TRACEBACK_FRAMES):
                 for line in part.splitlines():
                     reports.log(plain(line))

@@ -4,6 +4,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 IDLE_SECONDS: Final = 10.0
@@ -24,14 +25,21 @@ class DaemonThreads:
         self._idle = threading.Semaphore(0)
 
     def run(self, work: Callable[[], object]) -> None:
-        """The work has a thread at once, with the caller's context variables; it must not raise."""
-        context = contextvars.copy_context()
-        self._works.put(lambda: context.run(work))
-        if not self._idle.acquire(blocking=False):
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+        """The work has a thread at once, with the caller's context variables; it must not raise.
 
-    def _serve(self) -> None:
-        self._works.get()()
+        Raises: RuntimeError, when no thread can be started; then the work is never done.
+        """
+        context = contextvars.copy_context()
+        bound = partial(context.run, work)
+        if self._idle.acquire(blocking=False):
+            self._works.put(bound)
+        else:
+            # Handed over, not queued, where another thread would find it though this one never started.
+            threading.Thread(target=self._serve, args=([bound],), name=self._name, daemon=True).start()
+
+    def _serve(self, first: list[Callable[[], object]]) -> None:
+        # Popped, because the thread keeps its arguments for as long as it lives.
+        first.pop()()
         while True:
             self._idle.release()
             try:
