@@ -111,7 +111,7 @@ def index(run: Run) -> dict[str, Any]:
             out.flush()
         out.write(json.dumps({"whole": True, "files": len(seen) + doubles}) + "\n")
     # Stopped early is no failure: the next run goes on from the cursor.
-    return {"cursor": cursor, "files": len(seen) + doubles, "doubles": doubles, "mb": round(read / 1e6, 1)}
+    return {"files": len(seen) + doubles, "doubles": doubles, "mb": round(read / 1e6, 1), "cursor": cursor}
 
 
 def files_below(top: Path) -> Iterator[Path]:

@@ -33,6 +33,8 @@ def emit(value: Mapping[str, Any]) -> None:
     import msgspec  # noqa: PLC0415
 
     sys.stdout.write(msgspec.json.encode(plain(value)).decode() + "\n")
+    # Whoever reads through a pipe reads as it happens: a watch would be silent until its buffer is full.
+    sys.stdout.flush()
 
 
 def plain(value: Any) -> Any:
