@@ -3,7 +3,7 @@
 from random import Random
 from uuid import UUID
 
-from tests.engine.building import MINUTE, SECOND, World, a_trigger, an_end
+from tests.engine.building import MINUTE, SECOND, Heard, World, a_replica, a_trigger, an_end, eventually, no_agent
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import Overlap
 from tocsin.store.runs import FollowUp
@@ -103,3 +103,20 @@ async def test_a_lock_that_another_session_holds_is_not_advertised(world: World)
     assert row is not None
     assert row["held"] is False
     assert await world.value("SELECT lock_key FROM tocsin.leases") is None
+
+
+async def test_a_row_that_the_database_refuses_to_claim_holds_up_its_own_agent_only(world: World) -> None:
+    agents = {"bad": no_agent, "good": no_agent}
+    await world.declare(a_trigger("b", agent="bad", priority=9), a_trigger("g", agent="good"), agents=agents)
+    await world.admin.execute("ALTER TABLE tocsin.runs ADD CHECK (NOT (agent = 'bad' AND state = 'running'))")
+    log = Heard()
+    bad = (await world.control.fire("b"))["id"]
+    good = (await world.control.fire("g"))["id"]
+
+    async def has_run() -> bool:
+        return bool((await world.run(good))["state"] == "succeeded")
+
+    async with a_replica(world.dsn, agents, log=log):
+        await eventually(has_run)
+    assert (await world.run(bad))["state"] == "queued"
+    assert log.count("claim.refused") > 0
