@@ -13,7 +13,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
-from typing import Final
 from uuid import UUID
 
 from tocsin.clock import Clock, SystemClock
@@ -21,6 +20,7 @@ from tocsin.domain.errors import SchemaMismatch, StoreError
 from tocsin.domain.run import RunState, Settlement, StopReason
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk
+from tocsin.engine.drain import Drain
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hand, Hands
 from tocsin.engine.keeping import Keeping
@@ -28,7 +28,7 @@ from tocsin.engine.lookout import Lookout
 from tocsin.engine.planner import Planner
 from tocsin.engine.pruner import Pruner
 from tocsin.engine.reports import Reporter
-from tocsin.engine.runner import AFTER_INTERRUPT, Runner
+from tocsin.engine.runner import Runner
 from tocsin.engine.service import Loop, Service
 from tocsin.engine.settler import Settler
 from tocsin.engine.sweeper import Sweeper
@@ -42,9 +42,6 @@ from tocsin.store.signals import Signals
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
 from tocsin.version import __version__
-
-LAST_ENDS_WITHIN: Final = 10.0
-"""Seconds that a drain tries to write what ended last."""
 
 
 class Replica:
@@ -74,7 +71,6 @@ class Replica:
         self._log = log
         self._clock = clock or SystemClock()
         self._time = DatabaseTime(self._clock)
-        self._hurry = asyncio.Event()
         self._stack = AsyncExitStack()
         self._loops: list[Loop] = []
         self._compose()
@@ -134,6 +130,7 @@ class Replica:
         clock, log, settings = self._clock, self._log, self.settings
         self.reporter = Reporter(runs=self._runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
         self.settler = Settler(runs=self._runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
+        self._drain = Drain(hands=self.hands, settler=self.settler, clock=clock, log=log, limit=settings.drain_timeout)
         self.runners = [
             Runner(
                 executor=executor,
@@ -187,7 +184,7 @@ class Replica:
         await self._start(self.pruner)
         self._reporter_loop = await self._start(self.reporter)
         self._settler_loop = Loop(self.settler, clock=self._clock, log=self._log)
-        stack.push_async_callback(self._write_last_ends)
+        stack.push_async_callback(self._drain.write_last_ends)
         await stack.enter_async_context(self._settler_loop)
         self._loops.append(self._settler_loop)
         stack.push_async_callback(self._finish_work)
@@ -219,7 +216,7 @@ class Replica:
 
     def hurry(self) -> None:
         """The drain's present stage ends at once."""
-        self._hurry.set()
+        self._drain.hurry()
 
     async def _check_schema(self) -> None:
         async with self.database.session() as session:
@@ -328,46 +325,6 @@ class Replica:
         self._log.info("hub.draining", in_hand=len(self.hands), limit=self.settings.drain_timeout.total_seconds())
 
     async def _finish_work(self) -> None:
-        """Work in hand has ended, or was asked to stop and is given back. Leases are renewed meanwhile."""
         with suppress(StoreError):
             await self._leases.mark_draining()
-        await self._until_ended(self.settings.drain_timeout)
-        self.hands.stop_all(StopReason.INTERRUPTED)
-        await self._until_ended(timedelta(seconds=AFTER_INTERRUPT + 0.5))
-        tasks = {hand.task for hand in self.hands.all() if hand.task is not None and not hand.ended}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1)
-
-    async def _until_ended(self, limit: timedelta) -> None:
-        """Every attempt has ended, the limit has passed, or somebody is in a hurry."""
-        running: set[asyncio.Task[object]] = {
-            hand.task for hand in self.hands.all() if hand.task is not None and not hand.ended
-        }
-        if not running:
-            return
-        hurry = asyncio.create_task(self._hurry.wait())
-        ends_at = asyncio.get_running_loop().time() + limit.total_seconds()
-        while running and not hurry.done():
-            left = ends_at - asyncio.get_running_loop().time()
-            done, _ = await asyncio.wait({hurry, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                break
-            running -= done
-        hurry.cancel()
-        self._hurry.clear()
-
-    async def _write_last_ends(self) -> None:
-        """What ended last is in the database, unless that cannot be had within ten seconds."""
-        said = "no answer in 10 s"
-        try:
-            async with asyncio.timeout(LAST_ENDS_WITHIN):
-                while len(self.settler):
-                    try:
-                        await self.settler.run_once()
-                    except StoreError as error:
-                        said = str(error)
-                        await self._clock.sleep(0.2)
-        except TimeoutError:
-            self._log.warning("drain.unwritten", count=len(self.settler), error=said)
+        await self._drain.finish_work()
