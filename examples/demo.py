@@ -88,7 +88,7 @@ def grouped(changes: list[Change]) -> dict[str, list[Change]]:
 def index(run: Run) -> dict[str, Any]:
     """The next stretch of files is hashed into index.jsonl; the last line says that it is whole."""
     files = sorted({*files_below(CHECKOUT), *files_below(Path(os.__file__).parent)})
-    after = run.last.output["cursor"] if run.last else ""
+    after = run.last.output["resume_after"] if run.last else ""
     start = sum(str(file) <= after for file in files)
     budget, rate = run.input["mb"] * 1_000_000, run.input["mb_per_second"] * 1_000_000
     seen: dict[str, str] = {}
@@ -111,7 +111,7 @@ def index(run: Run) -> dict[str, Any]:
             out.flush()
         out.write(json.dumps({"whole": True, "files": len(seen) + doubles}) + "\n")
     # Stopped early is no failure: the next run goes on from the cursor.
-    return {"files": len(seen) + doubles, "doubles": doubles, "mb": round(read / 1e6, 1), "cursor": cursor}
+    return {"files": len(seen) + doubles, "doubles": doubles, "mb": round(read / 1e6, 1), "resume_after": cursor}
 
 
 def files_below(top: Path) -> Iterator[Path]:
