@@ -1,0 +1,83 @@
+"""Named points at which a replica dies, and a tap on the answers to its settlements. No hook in the engine.
+
+before:S   the process dies when it is about to send statement S
+after:S    S is answered, inside its transaction if it has one, and nobody has acted upon the answer
+commit:S   the commit of the transaction in which S was sent is answered, and nobody has acted upon it
+
+The points are around ``Session``, which every statement of the product passes.
+"""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from tests.chaos.journal import Journal
+from tocsin.store.database import Session
+
+WRITES: Final = ("materialise", "claim", "settle", "renew", "sweep", "register", "hold_lock", "report")
+TRANSACTIONS: Final = ("lock_due", "materialise")
+POINTS: Final = (
+    *(f"{side}:{name}" for name in WRITES for side in ("before", "after")),
+    *(f"commit:{name}" for name in TRANSACTIONS[1:]),
+    "after:lock_due",
+    "after:look",
+    "after:free_locks",
+)
+"""Every point at which a crash is tried."""
+
+
+def install(crash: str, ledger: Journal) -> None:
+    """Sessions of this process pass the points, and note in the ledger which settlements were accepted."""
+    where, _, times = crash.rpartition(":") if crash.count(":") == 2 else (crash, "", "1")
+    passed: Counter[str] = Counter()
+    fetch, transaction = Session.fetch, Session.transaction
+
+    def at(point: str) -> None:
+        passed[point] += 1
+        if point == where and passed[point] == int(times):
+            ledger.note("CRASH", point=point, pid=os.getpid())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def tapped(self: Session, name: str, /, **values: Any) -> Any:
+        at(f"before:{name}")
+        rows = await fetch(self, name, **values)
+        at(f"after:{name}")
+        if name == "settle":
+            ours = {(row["id"], row["fence"]) for row in rows}
+            for run_id, fence, state in zip(values["ids"], values["fences"], values["states"], strict=True):
+                accepted = (run_id, fence) in ours
+                ledger.note(
+                    "ANSWER", run=run_id, fence=fence, state=state, accepted=accepted, holder=values["holder"],
+                    pid=os.getpid(),
+                )  # fmt: skip
+        if id(self) in _sent:
+            _sent[id(self)].append(name)
+        return rows
+
+    async def tapped_row(self: Session, name: str, /, **values: Any) -> Any:
+        at(f"before:{name}")
+        row = await fetchrow(self, name, **values)
+        at(f"after:{name}")
+        return row
+
+    @asynccontextmanager
+    async def committed(self: Session) -> AsyncIterator[None]:
+        _sent[id(self)] = []
+        try:
+            async with transaction(self):
+                yield
+        finally:
+            names = _sent.pop(id(self), [])
+        for name in names:
+            at(f"commit:{name}")
+
+    fetchrow = Session.fetchrow
+    setattr(Session, "fetch", tapped)  # noqa: B010 — a method of the product is wrapped on purpose
+    setattr(Session, "fetchrow", tapped_row)  # noqa: B010
+    setattr(Session, "transaction", committed)  # noqa: B010
+
+
+_sent: dict[int, list[str]] = {}
