@@ -1,18 +1,32 @@
 """N replicas of the real hub on one real PostgreSQL, everything that happens to them in one journal."""
 
 import asyncio
+import json
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any, Final, Self
+from uuid import uuid4
 
 import asyncpg
 
 from tests.chaos.journal import Journal
 from tests.chaos.member import Member
 from tests.chaos.postgres import Postgres
+from tocsin.clock import SystemClock
+from tocsin.domain.errors import StoreError
+from tocsin.domain.trigger import TriggerSpec
+from tocsin.engine import declaring
+from tocsin.engine.control import Control
+from tocsin.store.database import Database
+from tocsin.store.leases import Incarnation
 from tocsin.store.migrate import migrate
+from tocsin.store.triggers import Triggers
+
+HELD: Final = "by-hand-once"
 
 LEASE: Final = 3.0
 DRAIN: Final = 4.0
@@ -53,6 +67,8 @@ class Fleet:
         self.postgres: Final = Postgres(place / "pg", settings)
         self.lease: Final = LEASE
         self._stack = AsyncExitStack()
+        self._control: Control | None = None
+        self._turns: dict[str, int] = {}
         shared = SETTINGS | {"CHAOS_LEDGERS": str(self.ledgers)} | dict(env or {})
         self.members: Final = [
             Member(index, dsn=lambda: self.postgres.dsn, env=dict(shared), journal=self.journal)
@@ -73,6 +89,15 @@ class Fleet:
         for member in self.members:
             if member.alive:
                 await member.kill()
+
+    @property
+    def control(self) -> Control:
+        """The product's own control, in the name of a fault."""
+        if self._control is None:
+            self._database = Database(self.postgres.dsn, size=4)
+            self._stack.push_async_callback(self._database.close)
+            self._control = Control(database=self._database, clock=SystemClock(), actor="nemesis")
+        return self._control
 
     @property
     def living(self) -> list[Member]:
@@ -121,7 +146,7 @@ class Fleet:
         """
         since = time.monotonic()
         while time.monotonic() - since < within:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, StoreError):
                 if await holds():
                     return time.monotonic() - since
             await asyncio.sleep(every)
@@ -138,6 +163,79 @@ class Fleet:
     async def for_a_while(self, seconds: float) -> None:
         """A fault stays on for so long. For durations that are the fault itself, never to wait for something."""
         await asyncio.sleep(seconds)
+
+    def taken(self, what: str, rng: Random) -> int:
+        """How often this was asked for before, from a beginning that the seed picks: for taking turns."""
+        self._turns[what] = self._turns[what] + 1 if what in self._turns else rng.randrange(1_000)
+        return self._turns[what]
+
+    async def until_next_second(self, offset: float) -> None:
+        """The database's clock stands at a full second and ``offset`` seconds, as nearly as can be told."""
+        asked = time.monotonic()
+        now = await self.value("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        await asyncio.sleep(max(0.0, math.ceil(now + 0.1) + offset - now - (time.monotonic() - asked) / 2))
+
+    # --- runs and triggers of a fault's own
+
+    async def declare(self, specs: Sequence[TriggerSpec]) -> None:
+        """The triggers stand, all of one instant."""
+        database = self.control._database
+        triggers = Triggers(database=database, clock=SystemClock(), who=Incarnation("nemesis", actor="nemesis"))
+        async with database.transaction() as session:
+            now = await triggers.now(session)
+            new = [declaring.first_cursor(uuid4(), spec, now) for spec in specs]
+            await triggers.insert(session, new, source="nemesis")
+            await triggers.hint(session)
+
+    async def fire(self, trigger: str, payload: dict[str, Any]) -> str:
+        """The id of a new run. While the database is away it is tried again."""
+        key, found = str(uuid4()), ""
+
+        async def fired() -> bool:
+            nonlocal found
+            found = str((await self.control.fire(trigger, key=key, input=payload))["id"])
+            return True
+
+        await self.until(fired, f"{trigger} is fired", within=20)
+        return found
+
+    async def state_of(self, run_id: str) -> str:
+        return str(await self.value("SELECT state FROM tocsin.runs WHERE id = $1::uuid", run_id))
+
+    async def begun(self, run_id: str) -> dict[str, Any]:
+        """The ledger's entry of the run's beginning."""
+        found: dict[str, Any] = {}
+
+        async def there() -> bool:
+            for ledger in self.ledgers.iterdir():
+                for line in ledger.read_text().splitlines():
+                    if run_id in line and '"START"' in line:
+                        found.update(json.loads(line))
+            return bool(found)
+
+        await self.until(there, f"run {run_id} begins", within=20)
+        return found
+
+    async def until_ended(self, run_id: str, *, within: float) -> None:
+        await self.until_value(
+            "SELECT finished_at IS NOT NULL FROM tocsin.runs WHERE id = $1::uuid", run_id, within=within
+        )
+
+    async def until_holding(self, member: Member) -> None:
+        """The member has a run in hand that lasts a while: one is fired for it, as often as it takes."""
+
+        async def holds() -> object:
+            holder = (await self.holders([member])).get(member.name)
+            if holder is None:
+                return False
+            await self.control.fire(HELD, input={"seconds": [self.lease]})
+            return await self.value(
+                "SELECT count(*) FROM tocsin.runs r WHERE r.state = 'running' AND r.holder = $1::uuid"
+                " AND (r.input ->> 'seconds')::jsonb ->> 0 <> '0.0'",
+                holder,
+            )
+
+        await self.until(holds, f"{member.name} has work in hand", within=20)
 
     async def holders(self, members: Sequence[Member] | None = None) -> dict[str, str]:
         """Member's name → its present incarnation's id, for those with a lease."""

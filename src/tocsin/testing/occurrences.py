@@ -3,7 +3,8 @@
 It reads a schedule's JSON form and nothing else of the product. Cron is found by looking at every
 quarter of an hour of a zone (no zone changes its clocks in between) and asking which of its minutes
 match; ``every`` is arithmetic; ``at`` is a list. Minutes, hours, days, months and weekdays may be
-numbers, ``*``, ranges, steps, lists and English weekday names: what the tests use.
+numbers, ``*``, ranges, steps, lists and English weekday names, and seconds may stand in front: what the tests
+use.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,8 +53,9 @@ def _rule(rule: Mapping[str, Any], anchor: datetime, after: datetime, until: dat
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A cron expression of five fields as sets of numbers."""
+    """A cron expression of five fields, or six with seconds in front, as sets of numbers."""
 
+    seconds: frozenset[int]
     minutes: frozenset[int]
     hours: frozenset[int]
     dates: frozenset[int]
@@ -64,8 +66,9 @@ class Fields:
 
     @classmethod
     def read(cls, text: str) -> "Fields":
-        minutes, hours, dates, months, weekdays = text.lower().split()
+        *seconds, minutes, hours, dates, months, weekdays = text.lower().split()
         return cls(
+            seconds=_numbers(seconds[0] if seconds else "0", 0, 59),
             minutes=_numbers(minutes, 0, 59),
             hours=_numbers(hours, 0, 23),
             dates=_numbers(dates, 1, 31),
@@ -157,9 +160,11 @@ def _cron(rule: Mapping[str, Any], after: datetime, until: datetime) -> Iterator
         if fields.fixed and ((quarter.repeated and fold == "first") or (quarter.again and fold == "last")):
             continue
         for minute in minutes(quarter.local):
-            at = quarter.start + MINUTE * (minute - quarter.local.minute)
-            if after < at <= until:
-                yield at
+            begin = quarter.start + MINUTE * (minute - quarter.local.minute)
+            for second in fields.seconds:
+                at = begin + timedelta(seconds=second)
+                if after < at <= until:
+                    yield at
 
 
 def _is_excepted(at: datetime, rule: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from tocsin.store.database import Database
@@ -64,7 +64,7 @@ class History:
         return {row["id"]: row["name"] for row in self.triggers}
 
 
-_TABLES = {
+TABLE_QUERIES: Final = {
     "runs": "SELECT r.* FROM tocsin.runs r ORDER BY r.id",
     "transitions": "SELECT t.* FROM tocsin.transitions t ORDER BY t.run_id, t.seq",
     "skips": "SELECT s.* FROM tocsin.skips s ORDER BY s.trigger_id, s.first_at, s.reason",
@@ -77,4 +77,6 @@ _TABLES = {
 async def read_tables(database: Database) -> dict[str, list[Row]]:
     """The rows of every table that a history has, by its field."""
     async with database.session() as session:
-        return {name: [dict(row) for row in await session.connection.fetch(query)] for name, query in _TABLES.items()}
+        return {
+            name: [dict(row) for row in await session.connection.fetch(query)] for name, query in TABLE_QUERIES.items()
+        }

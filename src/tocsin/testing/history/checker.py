@@ -1,0 +1,112 @@
+"""Every promise that a history of real processes can decide, and the window of it that shows a violation.
+
+Pure: ``check(logs)`` reads nothing but its argument. What the simulation's invariants decide from rows alone
+is decided by them here too; the rest needs the order of changes, the processes' lives, or the ledgers.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from tocsin.testing import accounts, invariants
+from tocsin.testing.history import History, Row
+from tocsin.testing.history.holding import i4_begun_once, i5_drain, i7_detection
+from tocsin.testing.history.limits import i9_not_delayed, i10_bounded_recovery, i20_resources
+from tocsin.testing.history.logs import Logs
+from tocsin.testing.history.standing import (
+    i0_cursors,
+    i15_non_retroactive,
+    i16_trail_matches,
+    i17_durable,
+    i18_convergence,
+)
+from tocsin.testing.history.tables import history_of
+from tocsin.testing.violation import Violation
+
+Check = Callable[[Logs], Iterator[Violation]]
+
+OF_ROWS: Final[Mapping[str, Callable[[History], Iterator[Violation]]]] = {
+    "I0": accounts.i0_one_enumeration,
+    "I1": invariants.i1_exactly_one,
+    "I2": invariants.i2_single_commit,
+    "I3": accounts.i3_no_silent_loss,
+    "I4": invariants.i4_fenced,
+    "I6": invariants.i6_overlap,
+    "I8": invariants.i8_bounded_attempts,
+    "I9": invariants.i9_isolation,
+    "I14": invariants.i14_not_before,
+    "I16": invariants.i16_legal,
+}
+OF_LOGS: Final[Mapping[str, Check]] = {
+    "I0": i0_cursors,
+    "I4": i4_begun_once,
+    "I5": i5_drain,
+    "I7": i7_detection,
+    "I9": i9_not_delayed,
+    "I10": i10_bounded_recovery,
+    "I15": i15_non_retroactive,
+    "I16": i16_trail_matches,
+    "I17": i17_durable,
+    "I18": i18_convergence,
+    "I20": i20_resources,
+}
+DECIDED: Final = sorted(OF_ROWS.keys() | OF_LOGS.keys(), key=lambda name: int(name[1:]))
+"""The ids of all invariants that are decided here."""
+
+SHOWN: Final = 3
+AROUND: Final = timedelta(seconds=2)
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def check(logs: Logs) -> list[Violation]:
+    """Every violation, by invariant."""
+    history = history_of(logs)
+    found = [violation for of_rows in OF_ROWS.values() for violation in of_rows(history)]
+    found += [violation for of_logs in OF_LOGS.values() for violation in of_logs(logs)]
+    return sorted(found, key=lambda violation: int(violation.invariant[1:]))
+
+
+def report(logs: Logs, violations: Sequence[Violation]) -> str:
+    """The first violations of each invariant, each with the smallest window of the history around it."""
+    lines: list[str] = []
+    told: dict[str, int] = {}
+    for violation in violations:
+        told[violation.invariant] = told.get(violation.invariant, 0) + 1
+        if told[violation.invariant] <= SHOWN:
+            lines += [str(violation), *(f"      {line}" for line in window(logs, violation))]
+    lines += [f"{name}: {count} in all" for name, count in told.items() if count > SHOWN]
+    return "\n".join(lines)
+
+
+def window(logs: Logs, violation: Violation) -> list[str]:
+    """All four logs, from the first to the last thing that bears on the offending rows, in order."""
+    ids = set(_UUID.findall(violation.message))
+    for row in violation.rows:
+        ids |= {str(row[key]) for key in ("run_id", "holder", "run") if row.get(key) is not None}
+        # A trigger's whole life would be shown for each of its runs; its own rows say enough.
+        ids |= {str(row["id"])} if row.get("id") is not None else set()
+    about = [(change.at, _told(change.table, change.row)) for change in logs.audit if _concerns(change.row, ids)]
+    about += [(entry["at"], _told(entry["what"], entry)) for entry in logs.entries if entry.get("run") in ids]
+    about += [(call["at"], _told("call", call)) for call in logs.calls if call.get("run") in ids]
+    if not about:
+        return []
+    since, until = min(at for at, _ in about) - AROUND, max(at for at, _ in about) + AROUND
+    about += [(event["at"], _told(event["what"], event)) for event in logs.events if since <= event["at"] <= until]
+    lines = [f"{at:%H:%M:%S.%f} {text}" for at, text in sorted(about)]
+    return lines if len(lines) <= 40 else [*lines[:20], f"… {len(lines) - 40} more …", *lines[-20:]]
+
+
+def _concerns(row: Row, ids: set[str]) -> bool:
+    return row.get("id") in ids or (row.get("id") is None and row.get("holder") in ids)
+
+
+_FIELDS: Final = (
+    *("op", "name", "trigger", "fault", "replica", "pid", "signal", "code", "run", "id", "state", "status", "reason"),
+    *("fence", "attempt", "holder", "nominal_at", "next_at", "paused", "version", "expires_at", "ended_at", "end"),
+    *("accepted", "ok"),
+)
+
+
+def _told(what: str, row: Mapping[str, Any]) -> str:
+    return " ".join([what, *(f"{key}={row[key]}" for key in _FIELDS if row.get(key) not in (None, []))])

@@ -1,0 +1,141 @@
+"""What is promised of amounts and delays: I9 isolation, I10 recovery, I20 resources."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from itertools import groupby
+from statistics import median
+from typing import Any, Final
+
+from tocsin.engine.runner import LATE_SHARE
+from tocsin.testing.history import Row
+from tocsin.testing.history.logs import Logs
+from tocsin.testing.violation import Violation
+
+GROWN: Final = 1.3
+"""How much more of something the last third of a run may take than the third before it."""
+
+
+def i9_not_delayed(logs: Logs) -> Iterator[Violation]:
+    """Nothing but a fault that says so keeps a due trigger waiting: each instant is decided within the bound."""
+    bounds = logs.bounds
+    late = logs.faults("late")
+    for change in logs.changes("runs"):
+        row = change.after
+        if change.before is not None or row is None or row["kind"] != "schedule":
+            continue
+        lag = change.at - row["effective_at"]
+        if lag <= bounds.late or any(window.holds(row["effective_at"], after=bounds.heal) for window in late):
+            continue
+        if any(window.since <= change.at and row["effective_at"] <= window.until for window in late):
+            continue
+        yield Violation("I9", f"{_name(logs, row)} was decided {lag} after it was due", [row])
+
+
+def i10_bounded_recovery(logs: Logs) -> Iterator[Violation]:
+    """One planning catches up no more than the policy keeps; late work never has more than its share of slots."""
+    late = [change for change in logs.changes("runs") if change.before is None and _is_caught_up(change.row)]
+    for (_, trigger_id), group in groupby(
+        sorted(late, key=lambda change: (change.txid, change.row["trigger_id"])),
+        key=lambda change: (change.txid, change.row["trigger_id"]),
+    ):
+        rows = [change.row for change in group]
+        most = _most_caught_up(logs, trigger_id)
+        if most is not None and len(rows) > most:
+            message = f"{_name(logs, rows[0])}: {len(rows)} occurrences were caught up at once, at most {most} may be"
+            yield Violation("I10", message, rows)
+    yield from _late_share(logs)
+
+
+def _is_caught_up(row: Row) -> bool:
+    return bool(row["kind"] == "schedule" and row["lane"] == "late" and row["fence"] == 0)
+
+
+def _most_caught_up(logs: Logs, trigger_id: str) -> int | None:
+    for row in logs.tables.get("triggers", []):
+        if str(row["id"]) == trigger_id:
+            policy = _json(row["policy"])
+            by_policy: dict[str, int] = {"skip": 0, "latest": 1, "all": policy.get("max_catch_up", 10)}
+            # A resume may catch up the last one whatever the policy.
+            return max(1, by_policy[policy.get("catch_up", "latest")])
+    return None
+
+
+def _late_share(logs: Logs) -> Iterator[Violation]:
+    most = max(1, int(logs.bounds.slots * LATE_SHARE))
+    held: dict[tuple[str, str], set[str]] = {}
+    where: dict[str, tuple[str, str]] = {}
+    for change in logs.changes("runs"):
+        row = change.row
+        if row["id"] in where and (change.after is None or row["state"] != "running"):
+            held[where.pop(row["id"])].discard(row["id"])
+        elif change.after is not None and row["state"] == "running" and row["lane"] == "late" and change.moved("state"):
+            key = (str(row["holder"]), logs.bounds.executors.get(row["agent"], ""))
+            where[row["id"]] = key
+            held.setdefault(key, set()).add(row["id"])
+            # A process that begins anew as another holder still has the work of the former to end.
+            if len(held[key]) > most:
+                message = (
+                    f"holder {key[0]} had {len(held[key])} late runs in hand at {change.at}, at most {most} may be"
+                )
+                yield Violation("I10", message, [row])
+
+
+def i20_resources(logs: Logs) -> Iterator[Violation]:
+    """Sessions are no more than configured; files, tasks' memory and dead rows do not grow."""
+    sessions: dict[int, int] = {}
+    for sample in logs.samples:
+        living = sum(life.holds(sample["at"]) for life in logs.lives.values())
+        allowed = logs.bounds.connections * max(1, living)
+        settled = not logs.excused("late", sample["at"], after=logs.bounds.heal)
+        if settled and sample["connections"] > allowed:
+            sessions[sample["connections"]] = allowed
+    for count, allowed in sorted(sessions.items())[-1:]:
+        yield Violation("I20", f"{count} sessions of the hub were open, at most {allowed} may be", [])
+    for pid, life in logs.lives.items():
+        mine = [sample["processes"][str(pid)] for sample in logs.samples if str(pid) in sample["processes"]]
+        if len(mine) >= 30 and life.holds(logs.until):
+            yield from _flat(pid, mine)
+    for table, rows in _dead_rows(logs).items():
+        live, dead = rows
+        if dead > max(20_000, 5 * live):
+            yield Violation("I20", f"{table} has {dead} dead rows beside {live} live ones", [])
+
+
+def _flat(pid: int, mine: list[Mapping[str, int]]) -> Iterator[Violation]:
+    third = len(mine) // 3
+    for what, slack in (("fds", 15), ("rss", 30 << 20)):
+        before = median(one[what] for one in mine[third : 2 * third])
+        after = median(one[what] for one in mine[2 * third :])
+        if after > before * GROWN + slack:
+            yield Violation("I20", f"process {pid}: {what} grew from {before:.0f} to {after:.0f}", [])
+
+
+def _dead_rows(logs: Logs) -> dict[str, tuple[int, int]]:
+    """Table → (live, dead) rows, the most of any sample that no pinned snapshot explains."""
+    most: dict[str, tuple[int, int]] = {}
+    for sample in logs.samples:
+        for table, (live, dead) in sample.get("rows", {}).items():
+            if dead > most.get(table, (0, -1))[1]:
+                most[table] = (live, dead)
+    return most
+
+
+def start_lags(logs: Logs) -> list[timedelta]:
+    """From each scheduled live run's effective instant to its agent's beginning: for a report, not a verdict."""
+    effective: dict[str, datetime] = {
+        str(row["id"]): row["effective_at"]
+        for row in logs.tables.get("runs", [])
+        if row["kind"] == "schedule" and row["lane"] == "live"
+    }
+    first = [entry for entry in logs.entries if entry["what"] == "START" and entry["fence"] == 1]
+    return sorted(entry["at"] - effective[entry["run"]] for entry in first if entry["run"] in effective)
+
+
+def _name(logs: Logs, row: Row) -> str:
+    return logs.names().get(str(row["trigger_id"]), str(row["trigger_id"]))
+
+
+def _json(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else dict(value)
+    return found

@@ -1,0 +1,142 @@
+"""What is promised of what stands: I0 instants, I15 edits, I16 the trail, I17 durability, I18 convergence."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from tocsin.testing.history import Declared, Row
+from tocsin.testing.history.logs import Change, Logs
+from tocsin.testing.history.tables import declared
+from tocsin.testing.occurrences import enumerate_schedule
+from tocsin.testing.violation import Violation
+
+_REACH = timedelta(minutes=10)
+"""How far behind the end of a history a cursor is looked up."""
+
+
+def i0_cursors(logs: Logs) -> Iterator[Violation]:
+    """Whichever replica moved it, a cursor stands on an instant that the second opinion has too."""
+    versions: dict[UUID, list[tuple[Declared, set[datetime]]]] = {}
+    for one in declared(logs):
+        if not one.form["rules"][0].get("after_completion"):
+            due = set(enumerate_schedule(one.form, one.since, (one.until or logs.until) + _REACH))
+            versions.setdefault(one.trigger_id, []).append((one, due))
+    for change in logs.changes("triggers"):
+        row = change.after
+        if row is None or row["status"] != "armed" or not change.moved("next_at"):
+            continue
+        known = versions.get(UUID(row["id"]))
+        if known is None or row["next_at"] > logs.until + _REACH:
+            continue
+        if not any(row["next_at"] in due for _, due in known):
+            yield Violation("I0", f"{row['name']} is to fire at {row['next_at']}, which no reading of it says", [row])
+
+
+def i15_non_retroactive(logs: Logs) -> Iterator[Violation]:
+    """A paused, deleted or former version of a trigger begets no run; nothing that was decided is undone."""
+    stands: dict[str, Change] = {}
+    for change in logs.audit:
+        row = change.row
+        if change.table == "triggers":
+            stands[row["id"]] = change
+        elif change.table == "runs" and change.before is None and row["kind"] == "schedule":
+            yield from _begotten(stands.get(row["trigger_id"]), change)
+        elif change.table == "runs" and change.after is None:
+            yield Violation("I15", f"run {row['id']} was decided, and is gone", [row])
+        elif change.table == "skips" and change.before is not None:
+            yield from _taken_back(change)
+
+
+def _begotten(trigger: Change | None, run: Change) -> Iterator[Violation]:
+    if trigger is None or trigger.txid == run.txid:
+        return  # in one transaction: the order of its rows says nothing
+    state, row = trigger.row, run.row
+    if state["status"] == "deleted":
+        yield Violation("I15", f"{state['name']} was deleted, and had a run at {row['nominal_at']}", [state, row])
+    elif state["paused"]:
+        yield Violation("I15", f"{state['name']} was paused, and had a run at {row['nominal_at']}", [state, row])
+    elif row["trigger_version"] != state["version"]:
+        message = f"{state['name']} is at version {state['version']}, and had a run of {row['trigger_version']}"
+        yield Violation("I15", message, [state, row])
+
+
+def _taken_back(change: Change) -> Iterator[Violation]:
+    """An account is only taken back by a resume, which runs that occurrence instead: one at a time."""
+    before = change.before
+    assert before is not None  # the caller has looked
+    left = change.after["count"] if change.after is not None else 0
+    if left < before["count"] - 1 or (left < before["count"] and before["reason"] != "paused"):
+        yield Violation("I15", f"{before['count'] - left} skips that were decided are gone", [before])
+
+
+def i16_trail_matches(logs: Logs) -> Iterator[Violation]:
+    """Each change of a run's state is in its trail, under its number, with the fence it was made under."""
+    trail = {(str(row["run_id"]), row["seq"]): row for row in logs.tables.get("transitions", [])}
+    alive = {str(row["id"]) for row in logs.tables.get("runs", [])}
+    for change in logs.changes("runs"):
+        row = change.after
+        if row is None or row["id"] not in alive or not (change.before is None or change.moved("state")):
+            continue
+        noted = trail.get((row["id"], row["seq"]))
+        if noted is None or noted["to_state"] != row["state"] or noted["fence"] != row["fence"]:
+            message = f"run {row['id']} became {row['state']} under {row['fence']}, and its trail does not say so"
+            yield Violation("I16", message, [row, *([noted] if noted else [])])
+
+
+def i17_durable(logs: Logs) -> Iterator[Violation]:
+    """What was answered is there at the end, and what anybody has seen committed too."""
+    there = {(str(row["run_id"]), row["seq"], row["to_state"]) for row in logs.tables.get("transitions", [])}
+    for run_id, seq, state in sorted(logs.seen - there):
+        yield Violation("I17", f"run {run_id} was seen to become {state} (transition {seq}), and that is lost", [])
+    runs = {str(row["id"]): row for row in logs.tables.get("runs", [])}
+    triggers = {row["name"]: row for row in logs.tables.get("triggers", [])}
+    keys: dict[tuple[str, str], Row] = {}
+    for call in logs.calls:
+        if not call["ok"]:
+            continue
+        if call["op"] == "fire":
+            yield from _fired(call, runs, keys)
+        elif (trigger := triggers.get(call["trigger"])) is None or trigger["version"] < call.get("version", 0):
+            yield Violation("I17", f"{call['op']} of {call['trigger']} was answered at {call['at']}, and is lost", [])
+    for entry in logs.entries:
+        if entry["what"] == "ANSWER" and entry["accepted"] and entry["run"] not in runs:
+            yield Violation("I17", f"the end of run {entry['run']} was accepted, and the run is lost", [entry])
+
+
+def _fired(call: Row, runs: dict[str, Row], keys: dict[tuple[str, str], Row]) -> Iterator[Violation]:
+    if call["run"] not in runs:
+        yield Violation("I17", f"a fire of {call['trigger']} was answered with run {call['run']}, which is lost", [])
+    first = keys.setdefault((call["trigger"], call["key"]), call)
+    if first["run"] != call["run"]:
+        yield Violation("I17", f"the key {call['key']} was answered with {first['run']} and {call['run']}", [])
+
+
+def i18_convergence(logs: Logs) -> Iterator[Violation]:
+    """When faults have been off for long enough, nothing overdue is left undone, and nobody holds anything up."""
+    heal = logs.bounds.heal
+    leases = {str(row["holder"]): row for row in logs.tables.get("leases", [])}
+    for run in logs.tables.get("runs", []):
+        if run["state"] == "running":
+            lease = leases.get(str(run["holder"]))
+            if lease is None or lease["ended_at"] is not None or lease["expires_at"] < logs.until:
+                yield Violation("I18", f"run {run['id']} is left in the name of a holder that is gone", [run])
+    yield from _left_waiting(logs, heal)
+    for trigger in logs.tables.get("triggers", []):
+        if trigger["wake_at"] is not None and logs.until - trigger["wake_at"] > logs.bounds.late:
+            yield Violation("I18", f"trigger {trigger['name']} is due since {trigger['wake_at']}", [trigger])
+    for session in logs.tables.get("sessions", []):
+        begun = session["xact_start"]
+        idle = str(session["state"]).startswith("idle in transaction")
+        if idle and begun is not None and session["now"] - begun > logs.bounds.late:
+            yield Violation("I18", f"a session of {session['application_name']} idles in transaction since {begun}", [])
+
+
+def _left_waiting(logs: Logs, heal: timedelta) -> Iterator[Violation]:
+    """A queued run that is ready waits for nothing but others of its scope, or of its agent's limit."""
+    runs = logs.tables.get("runs", [])
+    busy = {run["scope"] for run in runs if run["state"] == "running" and run["scope"] is not None}
+    limited = {row["name"] for row in logs.tables.get("agents", []) if row["concurrency"] is not None}
+    for run in runs:
+        overdue = run["state"] == "queued" and logs.until - run["available_at"] > heal
+        if overdue and run["agent"] not in limited and run["scope"] not in busy:
+            yield Violation("I18", f"run {run['id']} waits since {run['available_at']} and for nothing", [run])

@@ -1,0 +1,200 @@
+"""One seed's course: a fleet, what the seed declares, a client, faults one after another, calm, and the verdict."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from tests.chaos.agents import hub
+from tests.chaos.catalogue import made
+from tests.chaos.client import Client
+from tests.chaos.fault import Fault
+from tests.chaos.fleet import DRAIN, LEASE, Fleet
+from tests.chaos.generator import TRIGGERS, declared
+from tests.chaos.journal import read_journal
+from tests.chaos.onlooker import Onlooker
+from tests.chaos.process_faults import crash_points_hit
+from tocsin.clock import SystemClock
+from tocsin.engine.control import Control
+from tocsin.store.database import Database
+from tocsin.testing.history import audit
+from tocsin.testing.history.checker import check, report
+from tocsin.testing.history.limits import start_lags
+from tocsin.testing.history.logs import Bounds, Logs
+from tocsin.testing.violation import Violation
+
+CALM: Final = 12.0
+"""Seconds without faults at the end: longer than everything that may still be owed then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """seconds: with faults; calm follows. sabotage: a guard taken out of every replica."""
+
+    seed: int
+    faults: Sequence[str]
+    seconds: float = 45
+    calm: float = CALM
+    triggers: int = TRIGGERS
+    sabotage: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    client: bool = True
+
+    @property
+    def again(self) -> str:
+        """The command that repeats it."""
+        return f"make chaos SEED={self.seed} FAULTS={','.join(self.faults)} SECONDS={self.seconds:g}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """did: how often each fault had an effect; broken: faults that could not be done, and why."""
+
+    course: Course
+    logs: Logs
+    violations: list[Violation]
+    did: dict[str, int]
+    broken: list[str]
+    points: dict[str, int]
+
+    def __str__(self) -> str:
+        logs = self.logs
+        lags = start_lags(logs)
+        lines = [
+            f"seed {self.course.seed}: {len(logs.tables['runs'])} runs, {len(logs.audit)} changes,"
+            f" {len(logs.entries)} ledger entries, {len(logs.calls)} calls, faults {self.did}"
+        ]
+        if lags:
+            median, most = lags[len(lags) // 2].total_seconds(), lags[-1].total_seconds()
+            lines.append(f"starts: median {median * 1000:.0f} ms after the instant, at most {most:.2f} s")
+        lines += [f"not done: {one}" for one in self.broken]
+        if self.violations:
+            lines += [report(logs, self.violations), f"again: {self.course.again}"]
+        else:
+            lines.append("every invariant held")
+        return "\n".join(lines)
+
+
+async def run(course: Course, place: Path) -> Verdict:
+    """The course has been run in ``place``, nothing of it is left running, and its history is judged."""
+    env = {"CHAOS_SABOTAGE": course.sabotage} if course.sabotage else {}
+    async with Fleet(place, env=env, settings=course.settings) as fleet, AsyncExitStack() as stack:
+        database = Database(fleet.postgres.dsn, size=4)
+        stack.push_async_callback(database.close)
+        await audit.install(database)
+        rng = Random(course.seed)
+        now = await fleet.value("SELECT now()")
+        app = declared(rng, now, count=course.triggers)
+        await Control(database=database, clock=SystemClock(), actor="declarer").declare(app)
+        if course.sabotage:
+            from tests.chaos.sabotage import prepare  # noqa: PLC0415
+
+            await prepare(course.sabotage, fleet)
+        await fleet.start()
+        onlooker = Onlooker(fleet)
+        names = [trigger.name for trigger in app.triggers if not trigger.name.startswith("by-hand")]
+        client = Client(database, place, Random(course.seed + 1), names)
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(onlooker.run())
+            calling = group.create_task(client.run()) if course.client else None
+            did, broken = await _afflict(fleet, course, rng)
+            if calling is not None:
+                calling.cancel()
+            await _calm(fleet, course)
+            looking.cancel()
+        logs = await _logs(fleet, database, onlooker)
+        points = crash_points_hit(fleet)
+    return Verdict(course=course, logs=logs, violations=check(logs), did=did, broken=broken, points=points)
+
+
+async def _afflict(fleet: Fleet, course: Course, rng: Random) -> tuple[dict[str, int], list[str]]:
+    """Every fault has been on at least once, in an order that the seed decides, until the time is over."""
+    faults = made(list(course.faults))
+    broken: list[str] = []
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + course.seconds
+    number = 0
+    while faults and (number < len(faults) or loop.time() < ends_at):
+        round_, place = divmod(number, len(faults))
+        order = Random(course.seed * 1_000 + round_).sample(faults, len(faults))
+        await asyncio.sleep(rng.uniform(0.3, 1.5))
+        broken += await _inject(fleet, order[place], rng, number)
+        number += 1
+    await asyncio.sleep(max(0.0, ends_at - loop.time()))
+    return {fault.name: fault.did for fault in faults}, broken
+
+
+async def _inject(fleet: Fleet, fault: Fault, rng: Random, number: int) -> list[str]:
+    fleet.journal.note("on", fault=fault.name, number=number, excuses=sorted(fault.excuses))
+    try:
+        async with asyncio.timeout(120):
+            await fault.inject(fleet, Random(rng.random()))
+    except Exception as error:
+        return [f"{fault.name}: {type(error).__name__}: {error}"]
+    finally:
+        for member in fleet.members:
+            member.thaw()
+        await fleet.postgres.start()
+        await fleet.start()
+        fleet.journal.note("off", fault=fault.name, number=number)
+    return []
+
+
+async def _calm(fleet: Fleet, course: Course) -> None:
+    fleet.journal.note("calm")
+    await fleet.for_a_while(course.calm)
+
+
+async def _logs(fleet: Fleet, database: Database, onlooker: Onlooker) -> Logs:
+    """All four logs, up to one snapshot of the database."""
+    until, tables, changes = await audit.snapshot(database)
+    clock = Clock(onlooker.ticks)
+    entries = [
+        entry for ledger in fleet.ledgers.iterdir() for entry in clock.stamped(read_journal(ledger), until=until)
+    ]
+    calls = fleet.place / "calls.jsonl"
+    events = clock.stamped(read_journal(fleet.journal.path), until=until)
+    executors = dict.fromkeys(hub.build("chaos").functions, "function") | {"porter": "command"}
+    return Logs(
+        audit=changes,
+        entries=sorted(entries, key=lambda entry: entry["at"]),
+        calls=clock.stamped(read_journal(calls), until=until) if calls.exists() else [],
+        events=events,
+        seen=frozenset(onlooker.seen),
+        samples=clock.stamped(onlooker.samples, until=until),
+        tables=tables,
+        poisoned=frozenset(one for event in events if event["what"] == "poison" for one in event["ids"]),
+        bounds=Bounds(lease=timedelta(seconds=LEASE), drain=timedelta(seconds=DRAIN), executors=executors),
+        until=until,
+    )
+
+
+class Clock:
+    """The database's instant of each moment of the monotonic clock, from looks that asked for both."""
+
+    def __init__(self, ticks: Sequence[tuple[float, datetime, float]]) -> None:
+        self._ticks = list(ticks)
+        self._at = [mono for mono, _, _ in self._ticks]
+
+    def instant(self, mono: float) -> datetime:
+        """By the quickest look of those around the moment."""
+        place = bisect_left(self._at, mono)
+        around = self._ticks[max(0, place - 10) : place + 10]
+        there, instant, _ = min(around, key=lambda tick: tick[2])
+        return instant + timedelta(seconds=mono - there)
+
+    def stamped(self, rows: Sequence[dict[str, Any]], *, until: datetime) -> list[dict[str, Any]]:
+        """The rows with ``at``, as far as they are of the history."""
+        stamped = []
+        for row in rows:
+            found = {**row, "at": self.instant(row["mono"])}
+            if "effective" in found:
+                found["effective"] = datetime.fromisoformat(found["effective"])
+            if found["at"] <= until:
+                stamped.append(found)
+        return stamped
