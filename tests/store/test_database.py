@@ -167,3 +167,15 @@ async def test_a_listener_hears_hints_and_is_opened_again_after_it_was_cut(datab
         await eventually(lambda: len(heard) == 2)
     finally:
         await signals.close()
+
+
+async def test_a_session_that_the_server_has_just_ended_is_a_database_that_did_not_answer(database: Database) -> None:
+    """Between the server's last word and the end of the connection, the driver knows neither state."""
+    fatal = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+    async with database.session() as session:
+        await session.fetch("one")
+        session.connection._con._protocol.data_received(b"E" + (len(fatal) + 4).to_bytes(4, "big") + fatal)
+        with pytest.raises(DatabaseUnavailable, match="one"):
+            await session.fetch("one")
+        session.connection._con.terminate()
+    assert await database.fetchrow("one") is not None

@@ -43,6 +43,7 @@ _UNREACHABLE: Final = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InternalClientError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.PostgresSystemError,
 )
