@@ -358,6 +358,26 @@ async def test_a_free_lock_is_proof_only_when_seen_twice(world: World) -> None:
         assert (await world.run(run_id))["state"] == "queued"
 
 
+async def test_two_looks_at_a_free_lock_in_one_moment_are_no_proof(world: World) -> None:
+    """A sweeper is woken by hints and looks; a keeper whose session was ended has its lock again within the second."""
+    async with a_keeper(world) as (victim, kept):
+        await world.declare(a_trigger())
+        run_id = await world.queue()
+        await victim.claim()
+        peer = await world.peer()
+        await kept.database.close()
+
+        async def is_free() -> object:
+            return await peer.leases.free_locks()
+
+        await eventually(is_free)
+        peer.sweeper.suspect()
+        for _ in range(5):
+            await peer.sweeper.run_once()
+            world.clock.turn(0.1)
+        assert (await world.run(run_id))["state"] == "running"
+
+
 async def test_a_lock_taken_again_on_a_new_session_is_no_proof(world: World) -> None:
     async with a_keeper(world) as (victim, kept):
         await world.declare(a_trigger())

@@ -26,6 +26,9 @@ from tocsin.telemetry import Log
 
 BATCH: Final = 500
 PROBE_EVERY: Final = 0.8
+PROBE_APART: Final = 0.75
+"""Seconds between two probes that find a lock free, for the two to be proof; timers are not exact."""
+
 SUSPECT_FOR: Final = 10.0
 """Seconds for which locks are probed after a hint that a peer may have begun something."""
 
@@ -58,7 +61,7 @@ class Sweeper:
         self._resting: float | None = None
         self._swept_at = float("-inf")
         self._watch_until = float("-inf")
-        self._free_before: dict[UUID, datetime] = {}
+        self._free_since: dict[UUID, tuple[datetime, float]] = {}
         self._others_run = False
         self._cancelling = False
         self._waiting = False
@@ -85,7 +88,7 @@ class Sweeper:
     def blinded(self) -> None:
         """We could not see; verdicts by lease wait one whole lease from now."""
         self._judges_from = self._clock.monotonic() + self._lease
-        self._free_before = {}
+        self._free_since = {}
 
     async def run_once(self) -> bool:
         now = self._clock.monotonic()
@@ -123,10 +126,17 @@ class Sweeper:
         return len(swept) >= BATCH
 
     async def _proved_dead(self) -> list[UUID]:
-        """Holders whose lock was free at this probe and the one before, taken at the same instant."""
+        """Holders whose lock was free at this probe and at one that lies a probe's distance back, taken at the
+        same instant. A sweeper that is woken probes sooner than that, which by itself proves nothing: a
+        keeper whose session was ended needs a moment to take its lock again.
+        """
+        probed_at = self._clock.monotonic()
         free = await self._leases.free_locks()
-        before, self._free_before = self._free_before, free
-        return [holder for holder, locked_at in free.items() if before.get(holder) == locked_at]
+        before, self._free_since = self._free_since, {}
+        for holder, locked_at in free.items():
+            known = before.get(holder)
+            self._free_since[holder] = known if known and known[0] == locked_at else (locked_at, probed_at)
+        return [holder for holder, (_, since) in self._free_since.items() if probed_at - since >= PROBE_APART]
 
     def _tell(self, swept: list[Swept]) -> None:
         for run in swept:
