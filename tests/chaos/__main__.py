@@ -1,38 +1,123 @@
 """Repeats a course, or runs many: ``python -m tests.chaos``.
 
-one SEED [FAULTS] [SECONDS]     one course, with its report; FAULTS are ids with commas between them
-long [MINUTES]                  every fault alone and mixes of all, seed after seed, for so long
-sabotage [--write]              which invariant notices which guard's absence; the table of docs/protocol.md
+one SEED [FAULTS] [SECONDS]         one course, with its report; FAULTS are ids with commas between them
+long [MINUTES]                      every fault alone, then mixes of all, seed after seed, for so long
+sabotage [--write | NAME …]         which invariant notices which guard's absence; the table of docs/protocol.md
 """
 
 import asyncio
+import logging
 import sys
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
+from random import Random
+from typing import Final
 
+from tests.chaos.catalogue import OWN, catalogue
 from tests.chaos.course import Course, Verdict, run
+from tests.chaos.sabotage import HOLES, table, written
+from tocsin.testing.history.checker import DECIDED
+from tocsin.testing.invariants import caught
 
-MIX = ("F1", "F5", "F8", "F9", "F34", "F4", "F23", "F44", "F7", "F3", "F39", "F2")
+# A pool that loses its sessions is what is asked for here.
+logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
 
+MIX: Final = ("F1", "F2", "F3", "F4", "F5", "F5a", "F7", "F8", "F9", "F23", "F34", "F39", "F44")
+PAGE: Final = Path("docs/protocol.md")
+TRIES: Final = 4
+"""Seeds that a hole is given to come to light."""
 
-def one(seed: int, faults: str, seconds: float) -> int:
-    course = Course(seed=seed, faults=faults.split(",") if faults else MIX, seconds=seconds)
-    verdict = asyncio.run(in_memory(course))
-    sys.stdout.write(f"{verdict}\n")
-    return int(bool(verdict.violations or verdict.broken))
+POINT_HITS: Final = 20
 
 
 async def in_memory(course: Course) -> Verdict:
-    """The course, in a directory that is gone afterwards."""
+    """The course has been run, in a directory that is gone afterwards."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="tocsin-chaos-", dir=memory if memory.is_dir() else None) as place:
         return await run(course, Path(place))
+
+
+def one(seed: int, faults: str, seconds: float) -> int:
+    """1 when a promise was broken, or a fault could not be done."""
+    verdict = asyncio.run(in_memory(Course(seed=seed, faults=faults.split(",") if faults else MIX, seconds=seconds)))
+    say(str(verdict))
+    return int(not verdict.clean)
+
+
+def long(minutes: float) -> int:
+    """Every fault alone and then mixes, each with a seed of its own, until the time is over; 1 if any failed."""
+    ends_at = time.monotonic() + minutes * 60
+    alone = [(name,) for faults in catalogue().values() for name in faults]
+    failed: list[Course] = []
+    points: Counter[str] = Counter()
+    seed = 0
+    while time.monotonic() < ends_at:
+        seed += 1
+        # One in two of the further seeds is for the crash points, of which there are many.
+        mixed = ("F1",) if seed % 2 else tuple(Random(seed).sample(sorted(OWN.keys() - {"F40"}), 6))
+        course = Course(seed=seed, faults=alone[seed - 1] if seed <= len(alone) else mixed, seconds=60)
+        verdict = asyncio.run(in_memory(course))
+        points.update(verdict.points)
+        say(str(verdict))
+        if not verdict.clean:
+            failed.append(course)
+    say(f"{seed} courses, {len(failed)} failed")
+    say("\n".join(course.again for course in failed))
+    rare = {point: count for point, count in points.items() if count < POINT_HITS}
+    say(f"crash points hit: {dict(points)}; fewer than {POINT_HITS} times: {rare or 'none'}")
+    return int(bool(failed))
+
+
+def sabotage(names: list[str], *, write: bool) -> int:
+    """1 when a hole was not noticed by the invariant that is meant for it."""
+    found = {name: asyncio.run(noticed(name)) for name in names or HOLES}
+    unseen = [name for name, counts in found.items() if not counts[HOLES[name].caught_by]]
+    if not names:
+        say(table(found, DECIDED))
+    if write:
+        PAGE.write_text(written(PAGE.read_text(), found, DECIDED))
+    say(f"not noticed: {', '.join(unseen) or 'none'}")
+    return int(bool(unseen))
+
+
+async def noticed(name: str) -> Counter[str]:
+    """How many violations each invariant found, in the first seed in which the one that is meant for it did."""
+    hole = HOLES[name]
+    counts: Counter[str] = Counter()
+    for seed in range(1, TRIES + 1):
+        course = Course(
+            seed=seed,
+            faults=hole.faults,
+            seconds=hole.seconds,
+            calm=hole.calm,
+            triggers=150,
+            sabotage=name,
+            settings=dict(hole.settings),
+        )
+        counts = caught((await in_memory(course)).violations)
+        say(f"{name}, seed {seed}: {dict(counts)}")
+        if counts[hole.caught_by]:
+            break
+    return counts
+
+
+def say(words: str) -> None:
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["one", seed, *rest]:
             return one(int(seed), rest[0] if rest else "", float(rest[1]) if len(rest) > 1 else 45)
+        case ["long", *minutes]:
+            return long(float(minutes[0]) if minutes else 60)
+        case ["sabotage", "--write"]:
+            return sabotage([], write=True)
+        case ["sabotage", *names]:
+            return sabotage(names, write=False)
         case _:
             sys.stderr.write(f"{__doc__}\n")
             return 2

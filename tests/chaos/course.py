@@ -15,10 +15,11 @@ from tests.chaos.catalogue import made
 from tests.chaos.client import Client
 from tests.chaos.fault import Fault
 from tests.chaos.fleet import DRAIN, LEASE, Fleet
-from tests.chaos.generator import TRIGGERS, declared
+from tests.chaos.generator import AFTER, TRIGGERS, declared
 from tests.chaos.journal import read_journal
 from tests.chaos.onlooker import Onlooker
 from tests.chaos.process_faults import crash_points_hit
+from tests.chaos.sabotage import prepare
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
@@ -43,7 +44,6 @@ class Course:
     triggers: int = TRIGGERS
     sabotage: str = ""
     settings: dict[str, str] = field(default_factory=dict)
-    client: bool = True
 
     @property
     def again(self) -> str:
@@ -62,6 +62,10 @@ class Verdict:
     broken: list[str]
     points: dict[str, int]
 
+    @property
+    def clean(self) -> bool:
+        return not self.violations and not self.broken
+
     def __str__(self) -> str:
         logs = self.logs
         lags = start_lags(logs)
@@ -73,7 +77,7 @@ class Verdict:
             median, most = lags[len(lags) // 2].total_seconds(), lags[-1].total_seconds()
             lines.append(f"starts: median {median * 1000:.0f} ms after the instant, at most {most:.2f} s")
         lines += [f"not done: {one}" for one in self.broken]
-        if self.violations:
+        if not self.clean:
             lines += [report(logs, self.violations), f"again: {self.course.again}"]
         else:
             lines.append("every invariant held")
@@ -92,19 +96,16 @@ async def run(course: Course, place: Path) -> Verdict:
         app = declared(rng, now, count=course.triggers)
         await Control(database=database, clock=SystemClock(), actor="declarer").declare(app)
         if course.sabotage:
-            from tests.chaos.sabotage import prepare  # noqa: PLC0415
-
             await prepare(course.sabotage, fleet)
         await fleet.start()
         onlooker = Onlooker(fleet)
-        names = [trigger.name for trigger in app.triggers if not trigger.name.startswith("by-hand")]
+        names = [trigger.name for trigger in app.triggers if not trigger.name.startswith(("by-hand", AFTER))]
         client = Client(database, place, Random(course.seed + 1), names)
         async with asyncio.TaskGroup() as group:
             looking = group.create_task(onlooker.run())
-            calling = group.create_task(client.run()) if course.client else None
+            calling = group.create_task(client.run())
             did, broken = await _afflict(fleet, course, rng)
-            if calling is not None:
-                calling.cancel()
+            calling.cancel()
             await _calm(fleet, course)
             looking.cancel()
         logs = await _logs(fleet, database, onlooker)

@@ -11,6 +11,9 @@ TRIGGERS: Final = 300
 BY_HAND: Final = "by-hand"
 """A trigger without a schedule, for faults that need runs of their own."""
 
+AFTER: Final = "after-"
+"""How the names of triggers begin that count from the end of their run: no client touches them."""
+
 _PERIODS: Final = ([1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60], [3, 4, 4, 6, 8, 12, 14, 16, 16, 12, 12])
 _LENGTHS: Final = (
     ([0.0], 10),
@@ -45,6 +48,9 @@ def one_trigger(seeded: Hub, rng: Random, name: str, now: datetime) -> None:
     agent = _agent(rng, period)
     lengths = rng.choices([lengths for lengths, _ in _LENGTHS], [weight for _, weight in _LENGTHS])[0]
     # Work that must queue may not grow faster than it is done.
+    schedule = _schedule(rng, period, now)
+    if "after_completion" in str(schedule.to_json()):
+        name = f"{AFTER}{name}"
     tight = agent in ("miller", "warden", "porter") or period < 3
     seconds = [0.0, 0.05] if tight else lengths
     overlaps = ["skip", "skip", "skip", "allow", "queue_one", "cancel_previous"]
@@ -53,7 +59,7 @@ def one_trigger(seeded: Hub, rng: Random, name: str, now: datetime) -> None:
     seeded.trigger(
         name,
         agent,
-        _schedule(rng, period, now),
+        schedule,
         input={"seconds": seconds, "end": "ok" if tight else rng.choices(*_ENDS)[0], "room": rng.randrange(_ROOMS)},
         **_policy(rng, overlaps),
     )

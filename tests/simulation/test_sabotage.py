@@ -5,7 +5,6 @@ taking out every layer of one guard, and the last test says that single layers m
 """
 
 import dataclasses
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from tocsin.store.database import Database, Session
 from tocsin.store.statements import Statements, load
 from tocsin.store.trigger_rows import Decision
 from tocsin.store.triggers import Triggers
+from tocsin.testing.holes import overlapping, stateless, unfenced, unkeyed, unlocked, without
 from tocsin.testing.invariants import caught
 from tocsin.testing.simulation import simulated
 
@@ -39,44 +39,6 @@ class AdvancesFirst(Triggers):
         await session.connection.execute("COMMIT")
         await session.connection.execute("BEGIN")
         return await super().materialise(session, decisions)
-
-
-def without(statements: Statements, name: str, pattern: str, by: str = "") -> Statements:
-    """The statements with whatever matches taken out of one."""
-    found = re.search(pattern, statements[name].text)
-    assert found is not None, f"{name} has no {pattern}"
-    return statements.altered(name, found[0], found.expand(by))
-
-
-HOLDER = r"AND r\.holder IS NOT DISTINCT FROM (\$\d+::uuid)"
-
-
-def unfenced() -> Statements:
-    statements = without(load(), "settle", r"AND r\.fence = g\.fence ")
-    return without(statements, "settle", HOLDER, r"AND r.state = 'running' AND \1 IS NOT NULL")
-
-
-def stateless() -> Statements:
-    """Whoever comes with the right fence settles, once more too: only a running run has a holder."""
-    return without(load(), "settle", HOLDER, r"AND \1 IS NOT NULL")
-
-
-def unlocked() -> Statements:
-    """Two planners may decide the same triggers, and the later moves the cursor from wherever it stands."""
-    statements = without(load(), "lock_due", r"FOR UPDATE SKIP LOCKED")
-    return without(statements, "materialise", r" AND t\.next_at = c\.old")
-
-
-def unkeyed() -> Statements:
-    return without(unlocked(), "materialise", r"ON CONFLICT \(trigger_id, nominal_at, occurrence_key\)", "ON CONFLICT")
-
-
-def overlapping() -> Statements:
-    statements = without(load(), "claim", r"r\.scope IS NULL\s+OR r\.not_after", "true OR r.not_after")
-    statements = without(statements, "claim", r"busy ON c\.scope IS NOT NULL AND", "busy ON false AND")
-    return without(
-        statements, "materialise", r"WHEN EXISTS (\(SELECT FROM tocsin\.runs h)", r"WHEN false AND EXISTS \1"
-    )
 
 
 @dataclass(frozen=True, slots=True)

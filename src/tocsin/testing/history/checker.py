@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from tocsin.testing import accounts, invariants
-from tocsin.testing.history import History, Row
+from tocsin.testing.history import History
 from tocsin.testing.history.holding import i4_begun_once, i5_drain, i7_detection
 from tocsin.testing.history.limits import i9_not_delayed, i10_bounded_recovery, i20_resources
 from tocsin.testing.history.logs import Logs
@@ -86,19 +86,22 @@ def window(logs: Logs, violation: Violation) -> list[str]:
         ids |= {str(row[key]) for key in ("run_id", "holder", "run") if row.get(key) is not None}
         # A trigger's whole life would be shown for each of its runs; its own rows say enough.
         ids |= {str(row["id"])} if row.get("id") is not None else set()
-    about = [(change.at, _told(change.table, change.row)) for change in logs.audit if _concerns(change.row, ids)]
+    about = [(change.at, _told("run", change.row)) for change in logs.changes("runs") if change.row["id"] in ids]
     about += [(entry["at"], _told(entry["what"], entry)) for entry in logs.entries if entry.get("run") in ids]
     about += [(call["at"], _told("call", call)) for call in logs.calls if call.get("run") in ids]
     if not about:
+        about = [(change.at, _told(change.table, change.row)) for change in logs.audit if change.row.get("id") in ids]
+    if not about:
         return []
     since, until = min(at for at, _ in about) - AROUND, max(at for at, _ in about) + AROUND
+    about += [
+        (change.at, _told("lease", change.row))
+        for change in logs.changes("leases")
+        if change.row["holder"] in ids and since <= change.at <= until
+    ]
     about += [(event["at"], _told(event["what"], event)) for event in logs.events if since <= event["at"] <= until]
     lines = [f"{at:%H:%M:%S.%f} {text}" for at, text in sorted(about)]
     return lines if len(lines) <= 40 else [*lines[:20], f"… {len(lines) - 40} more …", *lines[-20:]]
-
-
-def _concerns(row: Row, ids: set[str]) -> bool:
-    return row.get("id") in ids or (row.get("id") is None and row.get("holder") in ids)
 
 
 _FIELDS: Final = (

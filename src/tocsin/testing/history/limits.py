@@ -20,9 +20,15 @@ def i9_not_delayed(logs: Logs) -> Iterator[Violation]:
     """Nothing but a fault that says so keeps a due trigger waiting: each instant is decided within the bound."""
     bounds = logs.bounds
     late = logs.faults("late")
+    # Whoever resumes a trigger may ask for the last occurrence of its rest, which is late on purpose.
+    asked_for = {
+        str(row["run_id"])
+        for row in logs.tables.get("transitions", [])
+        if row["seq"] == 1 and not row["actor"].startswith("replica:")
+    }
     for change in logs.changes("runs"):
         row = change.after
-        if change.before is not None or row is None or row["kind"] != "schedule":
+        if change.before is not None or row is None or row["kind"] != "schedule" or row["id"] in asked_for:
             continue
         lag = change.at - row["effective_at"]
         if lag <= bounds.late or any(window.holds(row["effective_at"], after=bounds.heal) for window in late):
@@ -62,23 +68,41 @@ def _most_caught_up(logs: Logs, trigger_id: str) -> int | None:
 
 
 def _late_share(logs: Logs) -> Iterator[Violation]:
+    """An attempt has its slot from its claim until its agent has ended, settled or not."""
     most = max(1, int(logs.bounds.slots * LATE_SHARE))
-    held: dict[tuple[str, str], set[str]] = {}
-    where: dict[str, tuple[str, str]] = {}
-    for change in logs.changes("runs"):
-        row = change.row
-        if row["id"] in where and (change.after is None or row["state"] != "running"):
-            held[where.pop(row["id"])].discard(row["id"])
-        elif change.after is not None and row["state"] == "running" and row["lane"] == "late" and change.moved("state"):
-            key = (str(row["holder"]), logs.bounds.executors.get(row["agent"], ""))
-            where[row["id"]] = key
-            held.setdefault(key, set()).add(row["id"])
-            # A process that begins anew as another holder still has the work of the former to end.
-            if len(held[key]) > most:
-                message = (
-                    f"holder {key[0]} had {len(held[key])} late runs in hand at {change.at}, at most {most} may be"
+    for (holder, _), attempts in _late_attempts(logs).items():
+        ends: list[datetime] = []
+        for since, until, row in sorted(attempts, key=lambda one: one[0]):
+            ends = [end for end in ends if end > since]
+            ends.append(until)
+            if len(ends) > most:
+                yield Violation(
+                    "I10", f"holder {holder} had {len(ends)} late runs in hand, at most {most} may be", [row]
                 )
-                yield Violation("I10", message, [row])
+
+
+def _late_attempts(logs: Logs) -> dict[tuple[str, str], list[tuple[datetime, datetime, Row]]]:
+    """(holder, kind of executor) → (from, until, run) of each attempt that was claimed in the late lane."""
+    ended = {
+        (entry["run"], entry["fence"]): entry["at"] - logs.bounds.noise
+        for entry in logs.entries
+        if entry["what"] == "END"
+    }
+    closed = {
+        (change.before["id"], change.before["fence"]): change.at
+        for change in logs.changes("runs")
+        if change.before is not None and change.before["state"] == "running" and change.row["state"] != "running"
+    }
+    found: dict[tuple[str, str], list[tuple[datetime, datetime, Row]]] = {}
+    for change in logs.changes("runs"):
+        row = change.after
+        if row is None or row["state"] != "running" or row["lane"] != "late" or not change.moved("state"):
+            continue
+        attempt = (row["id"], row["fence"])
+        until = min(ended.get(attempt, logs.until), closed.get(attempt, logs.until))
+        key = (str(row["holder"]), logs.bounds.executors.get(row["agent"], ""))
+        found.setdefault(key, []).append((change.at, until, row))
+    return found
 
 
 def i20_resources(logs: Logs) -> Iterator[Violation]:
