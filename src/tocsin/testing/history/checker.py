@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tocsin.testing import accounts, invariants
 from tocsin.testing.history import History
-from tocsin.testing.history.holding import i4_begun_once, i5_drain, i7_detection
+from tocsin.testing.history.holding import i2_one_answer, i4_begun_once, i5_drain, i7_detection
 from tocsin.testing.history.limits import i9_not_delayed, i10_bounded_recovery, i20_resources
 from tocsin.testing.history.logs import Logs
 from tocsin.testing.history.standing import (
@@ -40,6 +40,7 @@ OF_ROWS: Final[Mapping[str, Callable[[History], Iterator[Violation]]]] = {
 }
 OF_LOGS: Final[Mapping[str, Check]] = {
     "I0": i0_cursors,
+    "I2": i2_one_answer,
     "I4": i4_begun_once,
     "I5": i5_drain,
     "I7": i7_detection,

@@ -1,4 +1,4 @@
-"""What is promised of holders: I4 fences, I5 drains, I7 verdicts; from leases, processes and ledgers."""
+"""What is promised of holders: I2 ends, I4 fences, I5 drains, I7 verdicts; from leases, processes and ledgers."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -10,6 +10,16 @@ from tocsin.testing.violation import Violation
 
 _LOST: Final = ("lost", "poisoned")
 _GRACEFUL: Final = (0, 4)
+
+
+def i2_one_answer(logs: Logs) -> Iterator[Violation]:
+    """However often an end is sent, one is accepted: what was answered with yes is the same each time."""
+    accepted: dict[str, Row] = {}
+    for entry in logs.entries:
+        if entry["what"] == "ANSWER" and entry["accepted"] and entry["state"] != "queued":
+            first = accepted.setdefault(entry["run"], entry)
+            if (first["fence"], first["state"]) != (entry["fence"], entry["state"]):
+                yield Violation("I2", f"two ends of run {entry['run']} were accepted", [first, entry])
 
 
 def i4_begun_once(logs: Logs) -> Iterator[Violation]:
