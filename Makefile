@@ -1,8 +1,20 @@
 # Every target goes through dev.py, which needs nothing but Python: `make` is a convenience.
 PYTHON ?= python3
 ARGS ?=
+SEED ?= 1
+FAULTS ?=
+SECONDS ?= 48
+MINUTES ?= 60
 
-.PHONY: check test demo bench fmt
+.PHONY: check test demo bench fmt chaos chaos-long
 
 check test demo bench fmt:
 	$(PYTHON) dev.py $@ $(ARGS)
+
+# One course of real replicas: make chaos SEED=7 FAULTS=F5,F8
+chaos:
+	$(PYTHON) dev.py chaos one "$(SEED)" "$(FAULTS)" "$(SECONDS)"
+
+# Every fault alone, then mixes, seed after seed.
+chaos-long:
+	$(PYTHON) dev.py chaos long "$(MINUTES)"

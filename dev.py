@@ -6,6 +6,7 @@
     python3 dev.py check          format, lint, types, import arrows: what CI runs
     python3 dev.py fmt            put the code into the one format
     python3 dev.py bench [args]   the benchmarks
+    python3 dev.py chaos [args]   real replicas under faults, judged by a checker; see tests/chaos
     python3 dev.py lock           make constraints.txt anew from pyproject.toml
 
 Needs Python 3.11 or newer and nothing else; takes uv where it is on PATH. A second run
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
         "check": check,
         "fmt": fmt,
         "bench": bench,
+        "chaos": chaos,
         "lock": lock,
     }
     if command in {"help", "-h", "--help"}:
@@ -88,6 +90,11 @@ def test(arguments: list[str]) -> NoReturn:
 def bench(arguments: list[str]) -> NoReturn:
     install(WORK)
     become([PYTHON, "-m", "benchmarks", *arguments])
+
+
+def chaos(arguments: list[str]) -> NoReturn:
+    install(WORK)
+    become([PYTHON, "-m", "tests.chaos", *arguments])
 
 
 def check(_: list[str]) -> int:
