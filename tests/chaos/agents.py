@@ -50,6 +50,7 @@ async def work(run: Run) -> dict[str, Any]:
         elif end == "deaf":
             await _deaf(seconds)
         elif seconds:
+            run.progress("half of it", 0.5)
             await asyncio.sleep(seconds / 2)
             ledger().note("EFFECT", **about)
             await asyncio.sleep(seconds / 2)

@@ -26,7 +26,9 @@ from tocsin.store.leases import Incarnation
 from tocsin.store.migrate import migrate
 from tocsin.store.triggers import Triggers
 
+BY_HAND: Final = "by-hand"
 HELD: Final = "by-hand-once"
+"""Triggers without a schedule, for faults that need runs of their own."""
 
 LEASE: Final = 3.0
 DRAIN: Final = 4.0
@@ -221,18 +223,21 @@ class Fleet:
             "SELECT finished_at IS NOT NULL FROM tocsin.runs WHERE id = $1::uuid", run_id, within=within
         )
 
-    async def until_holding(self, member: Member) -> None:
-        """The member has a run in hand that lasts a while: one is fired for it, as often as it takes."""
+    async def until_holding(self, member: Member, *, seconds: float = LEASE) -> None:
+        """The member has a run in hand that lasts so long, and is begun again if it is lost: one is fired for
+        it, and one that is not begun again, as often as it takes."""
 
         async def holds() -> object:
             holder = (await self.holders([member])).get(member.name)
             if holder is None:
                 return False
-            await self.control.fire(HELD, input={"seconds": [self.lease]})
+            for trigger in (HELD, BY_HAND):
+                await self.control.fire(trigger, input={"seconds": [seconds]})
             return await self.value(
-                "SELECT count(*) FROM tocsin.runs r WHERE r.state = 'running' AND r.holder = $1::uuid"
-                " AND (r.input ->> 'seconds')::jsonb ->> 0 <> '0.0'",
+                "SELECT count(DISTINCT r.agent) = 2 FROM tocsin.runs r WHERE r.state = 'running'"
+                " AND r.holder = $1::uuid AND r.input -> 'seconds' ->> 0 = $2",
                 holder,
+                str(seconds),
             )
 
         await self.until(holds, f"{member.name} has work in hand", within=20)

@@ -5,12 +5,10 @@ from random import Random
 from typing import Any, Final
 
 from tests.chaos.agents import hub
+from tests.chaos.fleet import BY_HAND, HELD
 from tocsin import App, Hub, Schedule, at, cron, every
 
 TRIGGERS: Final = 300
-BY_HAND: Final = "by-hand"
-"""A trigger without a schedule, for faults that need runs of their own."""
-
 AFTER: Final = "after-"
 """How the names of triggers begin that count from the end of their run: no client touches them."""
 
@@ -36,7 +34,7 @@ def declared(rng: Random, now: datetime, *, count: int = TRIGGERS) -> App:
     seeded._functions.update(functions)
     seeded._commands.update(commands)
     seeded.trigger(BY_HAND, "wretch", overlap="allow", input={"seconds": [0.0]})
-    seeded.trigger("by-hand-once", "courier", overlap="allow", input={"seconds": [0.0]})
+    seeded.trigger(HELD, "courier", overlap="allow", input={"seconds": [0.0]})
     seeded.trigger("by-hand-program", "porter", overlap="allow", input={"seconds": [0.0]})
     for number in range(count):
         one_trigger(seeded, rng, f"t{number:03d}", now)

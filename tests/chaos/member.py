@@ -56,7 +56,8 @@ class Member:
         """A process is under way. Nothing is known of it yet: see ``until_logged``."""
         assert not self.alive, f"{self.name} runs already"
         self._read_from = self.log.stat().st_size if self.log.exists() else 0
-        environ = {**os.environ, "PYTHONPATH": str(self.root), "TOCSIN_DATABASE_URL": self.dsn or self._default_dsn()}
+        environ = {**os.environ, "PYTHONPATH": f"{self.root / 'src'}:{self.root}"}
+        environ["TOCSIN_DATABASE_URL"] = self.dsn or self._default_dsn()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.prefix, *ENTRY],
@@ -84,6 +85,11 @@ class Member:
     def freeze(self) -> None:
         self.send(signal.SIGSTOP)
         self.frozen = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the process stands still, whoever stopped it."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def thaw(self) -> None:
         if self.alive and self.frozen:

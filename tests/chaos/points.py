@@ -4,6 +4,8 @@ before:S   the process dies when it is about to send statement S
 after:S    S is answered, inside its transaction if it has one, and nobody has acted upon the answer
 commit:S   the commit of the transaction in which S was sent is answered, and nobody has acted upon it
 
+"freeze:" in front has the process stand still there (SIGSTOP) instead of dying.
+
 The points are around ``Session``, which every statement of the product passes.
 """
 
@@ -31,15 +33,16 @@ POINTS: Final = (
 
 def install(crash: str, ledger: Journal) -> None:
     """Sessions of this process pass the points, and note in the ledger which settlements were accepted."""
-    where, _, times = crash.rpartition(":") if crash.count(":") == 2 else (crash, "", "1")
+    freezes = crash.startswith("freeze:")
+    where, _, times = crash.removeprefix("freeze:").rpartition(":")
     passed: Counter[str] = Counter()
     fetch, transaction = Session.fetch, Session.transaction
 
     def at(point: str) -> None:
         passed[point] += 1
         if point == where and passed[point] == int(times):
-            ledger.note("CRASH", point=point, pid=os.getpid())
-            os.kill(os.getpid(), signal.SIGKILL)
+            ledger.note("FREEZE" if freezes else "CRASH", point=point, pid=os.getpid())
+            os.kill(os.getpid(), signal.SIGSTOP if freezes else signal.SIGKILL)
 
     async def tapped(self: Session, name: str, /, **values: Any) -> Any:
         at(f"before:{name}")

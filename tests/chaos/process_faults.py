@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from tests.chaos import points
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
-from tests.chaos.fleet import DRAIN, Fleet
-from tests.chaos.generator import BY_HAND
+from tests.chaos.fleet import BY_HAND, DRAIN, Fleet
 from tests.chaos.journal import read_journal
 from tests.chaos.member import Member
 from tocsin.domain.run import POISONED_AFTER
@@ -26,7 +25,8 @@ async def crash_at_point(fleet: Fleet, rng: Random) -> int:
     """
     member = rng.choice(fleet.members)
     point = points.POINTS[fleet.taken("F1", rng) % len(points.POINTS)]
-    member.env["CHAOS_CRASH"] = f"{point}:{rng.randrange(1, 4)}"
+    once = point.partition(":")[2] in ("register", "hold_lock")
+    member.env["CHAOS_CRASH"] = f"{point}:{1 if once else rng.randrange(1, 4)}"
     try:
         await member.kill()
         member.spawn()
@@ -41,7 +41,7 @@ async def crash_at_point(fleet: Fleet, rng: Random) -> int:
         del member.env["CHAOS_CRASH"]
     fleet.journal.note("point", point=point, hit=hit)
     await fleet.start(member)
-    return 1
+    return int(hit)
 
 
 async def _dies(member: Member, *, within: float) -> bool:
@@ -110,7 +110,8 @@ async def poison_run(fleet: Fleet, rng: Random) -> int:
 async def freeze_beyond_lease(fleet: Fleet, rng: Random) -> int:
     """F5: a replica with work in hand stands still for two to three leases, and goes on as if nothing had been."""
     member = rng.choice(fleet.living)
-    await fleet.until_holding(member)
+    # Some of its runs are closed when it is found silent, others are begun again and still run when it wakes.
+    await fleet.until_holding(member, seconds=fleet.lease * 3)
     async with fleet.frozen(member):
         await fleet.for_a_while(fleet.lease * rng.uniform(1.5, 3))
     await member.until_logged("replica.lost", within=10)
@@ -125,6 +126,25 @@ async def freeze_all(fleet: Fleet, rng: Random) -> int:
         members[0].thaw()
         await fleet.for_a_while(rng.uniform(0.1, 0.9))
     return len(members)
+
+
+async def freeze_in_transaction(fleet: Fleet, rng: Random) -> int:
+    """F5, in the middle of a planning: due triggers are locked by a session whose process stands still."""
+    member = rng.choice(fleet.members)
+    member.env["CHAOS_CRASH"] = f"freeze:after:lock_due:{rng.randrange(2, 5)}"
+    try:
+        await fleet.restart(member, kill=True)
+
+        async def stands_still() -> bool:
+            return member.stopped
+
+        await fleet.until(stands_still, f"{member.name} stands still", within=20)
+        member.freeze()
+        await fleet.for_a_while(fleet.lease * 2)
+    finally:
+        del member.env["CHAOS_CRASH"]
+        member.thaw()
+    return 1
 
 
 async def stall_loop(fleet: Fleet, rng: Random) -> int:
@@ -180,6 +200,7 @@ FAULTS: Catalogue = {
     "F4": lambda: Simple("F4", poison_run, excuses=LATE),
     "F5": lambda: Simple("F5", freeze_beyond_lease, excuses=SILENT),
     "F5a": lambda: Simple("F5a", freeze_all, excuses=SILENT),
+    "F5b": lambda: Simple("F5b", freeze_in_transaction, excuses=SILENT),
     "F6": lambda: Simple("F6", freeze_program),
     "F7": lambda: Simple("F7", stall_loop, excuses=LATE),
     "F34": lambda: Simple("F34", terminate, excuses=LATE),

@@ -2,7 +2,7 @@
 
 CHAOS_LEDGERS   where the ledgers lie
 CHAOS_CRASH     "before:STATEMENT:N", "after:STATEMENT:N" or "commit:STATEMENT:N": the process is killed when it
-                passes that point for the Nth time; see tests/chaos/points.py
+                passes that point for the Nth time, or "freeze:…", stopped; see tests/chaos/points.py
 CHAOS_SABOTAGE  the name of a guard that is taken out; see tests/chaos/sabotage.py
 """
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.story import HOLDER, PEER, TRIGGER, Story, a_story, an_id, instant
+from tests.chaos.story import HOLDER, PEER, POLICY, TRIGGER, Story, a_story, an_id, instant
 from tocsin.testing.history.checker import DECIDED, check, report
 from tocsin.testing.invariants import caught
 
@@ -18,7 +18,9 @@ def a_cursor_off_its_schedule(story: Story) -> None:
 def two_runs_of_one_occurrence(story: Story) -> None:
     """The account is even: one occurrence has no run, another two."""
     story.change("runs", an_id(1_001), 20.6, nominal_at=instant(10))
-    story.change("skips", "s", 20.6, trigger_id=TRIGGER, first_at=instant(20), last_at=instant(20), count=0)
+    story.change(
+        "skips", "s", 20.6, trigger_id=TRIGGER, first_at=instant(20), last_at=instant(20), count=0, reason="expired"
+    )
 
 
 def two_ends_that_were_both_accepted(story: Story) -> None:
@@ -27,6 +29,14 @@ def two_ends_that_were_both_accepted(story: Story) -> None:
 
 def an_instant_that_nobody_decided(story: Story) -> None:
     story.change("triggers", TRIGGER, 24, next_at=instant(50), wake_at=instant(50))
+
+
+def an_instant_that_was_missed_in_time(story: Story) -> None:
+    story.change("triggers", TRIGGER, 24, policy={**POLICY, "catch_up": "all", "catch_up_window": 100})
+    at = {"first_at": instant(30), "last_at": instant(30)}
+    story.change("skips", "s", 31, trigger_id=TRIGGER, count=1, reason="missed", **at)
+    story.change("triggers", TRIGGER, 31, next_at=instant(40), wake_at=instant(40))
+    story.renew_all(32)
 
 
 def a_result_of_a_former_holder(story: Story) -> None:
@@ -139,7 +149,7 @@ def a_run_of_a_paused_trigger(story: Story) -> None:
 
 def an_account_that_was_taken_back(story: Story) -> None:
     story.change(
-        "skips", "s", 21, trigger_id=TRIGGER, first_at=instant(2), last_at=instant(2), count=3, reason="missed"
+        "skips", "s", 21, trigger_id=TRIGGER, first_at=instant(2), last_at=instant(2), count=3, reason="withdrawn"
     )
     story.erase("skips", "s", 22)
 
@@ -198,7 +208,7 @@ LIES: dict[str, list[Callable[[Story], None]]] = {
     "I0": [a_cursor_off_its_schedule],
     "I1": [two_runs_of_one_occurrence],
     "I2": [two_ends_that_were_both_accepted],
-    "I3": [an_instant_that_nobody_decided],
+    "I3": [an_instant_that_nobody_decided, an_instant_that_was_missed_in_time],
     "I4": [a_result_of_a_former_holder, an_attempt_that_began_twice],
     "I5": [a_claim_after_sigterm, a_run_taken_from_one_who_drains],
     "I6": [two_attempts_of_one_scope],

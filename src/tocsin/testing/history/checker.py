@@ -16,6 +16,7 @@ from tocsin.testing.history.limits import i9_not_delayed, i10_bounded_recovery, 
 from tocsin.testing.history.logs import Logs
 from tocsin.testing.history.standing import (
     i0_cursors,
+    i3_nothing_missed_in_time,
     i15_non_retroactive,
     i16_trail_matches,
     i17_durable,
@@ -41,6 +42,7 @@ OF_ROWS: Final[Mapping[str, Callable[[History], Iterator[Violation]]]] = {
 OF_LOGS: Final[Mapping[str, Check]] = {
     "I0": i0_cursors,
     "I2": i2_one_answer,
+    "I3": i3_nothing_missed_in_time,
     "I4": i4_begun_once,
     "I5": i5_drain,
     "I7": i7_detection,

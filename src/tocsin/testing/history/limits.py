@@ -1,15 +1,14 @@
 """What is promised of amounts and delays: I9 isolation, I10 recovery, I20 resources."""
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from tocsin.engine.runner import LATE_SHARE
 from tocsin.testing.history import Row
-from tocsin.testing.history.logs import Logs
+from tocsin.testing.history.logs import Logs, read_policy
 from tocsin.testing.violation import Violation
 
 GROWN: Final = 1.3
@@ -60,7 +59,7 @@ def _is_caught_up(row: Row) -> bool:
 def _most_caught_up(logs: Logs, trigger_id: str) -> int | None:
     for row in logs.tables.get("triggers", []):
         if str(row["id"]) == trigger_id:
-            policy = _json(row["policy"])
+            policy = read_policy(row)
             by_policy: dict[str, int] = {"skip": 0, "latest": 1, "all": policy.get("max_catch_up", 10)}
             # A resume may catch up the last one whatever the policy.
             return max(1, by_policy[policy.get("catch_up", "latest")])
@@ -158,8 +157,3 @@ def start_lags(logs: Logs) -> list[timedelta]:
 
 def _name(logs: Logs, row: Row) -> str:
     return logs.names().get(str(row["trigger_id"]), str(row["trigger_id"]))
-
-
-def _json(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else dict(value)
-    return found

@@ -9,6 +9,7 @@
 Besides, what an onlooker saw meanwhile (``seen``, ``samples``), and the tables at the end.
 """
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,13 @@ class Window:
     def holds(self, at: datetime, *, after: timedelta = timedelta()) -> bool:
         """Whether an instant lies in it, or so long after it."""
         return self.since <= at <= self.until + after
+
+
+def read_policy(trigger: Row) -> dict[str, Any]:
+    """A trigger row's policy, which a driver may hand over as text."""
+    policy = trigger["policy"]
+    found: dict[str, Any] = json.loads(policy) if isinstance(policy, str) else dict(policy)
+    return found
 
 
 @dataclass(kw_only=True)

@@ -1,17 +1,23 @@
-"""What is promised of what stands: I0 instants, I15 edits, I16 the trail, I17 durability, I18 convergence."""
+"""What is promised of what stands: I0 instants, I3 windows, I15 edits, I16 trails, I17 durability, I18 convergence."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from tocsin.testing.history import Declared, Row
-from tocsin.testing.history.logs import Change, Logs
+from tocsin.testing.history.logs import Change, Logs, read_policy
 from tocsin.testing.history.tables import declared
 from tocsin.testing.occurrences import enumerate_schedule
 from tocsin.testing.violation import Violation
 
 _REACH = timedelta(minutes=10)
 """How far behind the end of a history a cursor is looked up."""
+
+_LEAST_WINDOW = timedelta(seconds=60)
+"""What a trigger of at most two minutes has that does not say."""
+
+_MARGIN = timedelta(seconds=3)
+"""Jitter moves the window's edge."""
 
 
 def i0_cursors(logs: Logs) -> Iterator[Violation]:
@@ -30,6 +36,30 @@ def i0_cursors(logs: Logs) -> Iterator[Violation]:
             continue
         if not any(row["next_at"] in due for _, due in known):
             yield Violation("I0", f"{row['name']} is to fire at {row['next_at']}, which no reading of it says", [row])
+
+
+def i3_nothing_missed_in_time(logs: Logs) -> Iterator[Violation]:
+    """Within its window an occurrence is missed only where the policy keeps a younger one, or none."""
+    triggers = {str(row["id"]): row for row in logs.tables.get("triggers", [])}
+    ran: dict[tuple[int, str], datetime] = {}
+    for change in logs.changes("runs"):
+        if change.before is None and change.row["kind"] == "schedule":
+            key = (change.txid, str(change.row["trigger_id"]))
+            ran[key] = max(change.row["nominal_at"], ran.get(key, change.row["nominal_at"]))
+    for change in logs.changes("skips"):
+        row = change.after
+        trigger = triggers.get(row["trigger_id"]) if row is not None and row["reason"] == "missed" else None
+        if row is None or trigger is None:
+            continue
+        policy = read_policy(trigger)
+        window = timedelta(seconds=policy.get("catch_up_window") or 0) or _LEAST_WINDOW
+        if policy.get("catch_up_window") == 0 or row["last_at"] < change.began - window + _MARGIN:
+            continue
+        younger = ran.get((change.txid, row["trigger_id"]))
+        kept = younger is not None and younger > row["last_at"]
+        if policy["catch_up"] == "all" or (policy["catch_up"] == "latest" and not kept):
+            message = f"{trigger['name']} missed {row['last_at']} at {change.began}, within its window of {window}"
+            yield Violation("I3", message, [row])
 
 
 def i15_non_retroactive(logs: Logs) -> Iterator[Violation]:
