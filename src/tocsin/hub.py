@@ -130,7 +130,6 @@ class Replica:
         clock, log, settings = self._clock, self._log, self.settings
         self.reporter = Reporter(runs=self._runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
         self.settler = Settler(runs=self._runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
-        self._drain = Drain(hands=self.hands, settler=self.settler, clock=clock, log=log, limit=settings.drain_timeout)
         self.runners = [
             Runner(
                 executor=executor,
@@ -149,6 +148,14 @@ class Replica:
             )
             for executor in self._executors
         ]
+        self._drain = Drain(
+            hands=self.hands,
+            runners=self.runners,
+            settler=self.settler,
+            clock=clock,
+            log=log,
+            limit=settings.drain_timeout,
+        )
         self.planner = Planner(
             database=self.database,
             triggers=self._triggers,

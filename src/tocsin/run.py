@@ -4,14 +4,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
-from tocsin.domain.assignment import LastRun
+import msgspec
+
+from tocsin.domain.assignment import Assignment, LastRun
 from tocsin.domain.run import StopReason
 
 __all__ = ["Cancelled", "LastRun", "Reports", "Run", "StopSignal"]
+
+_NOT_READ: Final = object()
 
 
 class StopSignal:
@@ -21,15 +24,13 @@ class StopSignal:
     not is cancelled the way its kind is (CancelledError, terminate).
     """
 
-    __slots__ = ("_callbacks", "_event", "reason", "watched")
-
     _birth: ClassVar = threading.Lock()
 
-    def __init__(self) -> None:
-        self.reason: StopReason | None = None
-        self.watched = False
-        self._callbacks: list[Callable[[StopReason], None]] = []
-        self._event: threading.Event | None = None
+    # One is made for every attempt, and nearly none is used: nothing is set before it is.
+    reason: StopReason | None = None
+    watched: bool = False
+    _callbacks: tuple[Callable[[StopReason], None], ...] = ()
+    _event: threading.Event | None = None
 
     @property
     def requested(self) -> bool:
@@ -47,7 +48,7 @@ class StopSignal:
 
     def on_request(self, callback: Callable[[StopReason], None]) -> None:
         """The callback runs on the event loop when a stop is asked for, at once if it was already."""
-        self._callbacks.append(callback)
+        self._callbacks += (callback,)
         if self.reason is not None:
             callback(self.reason)
 
@@ -108,28 +109,71 @@ class Reports(Protocol):
     def follow_up(self, at: datetime | None, after: timedelta | None, payload: Any) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One attempt of one run, as its agent sees it.
+    """One attempt of one run, as its agent sees it."""
 
-    nominal_at: the scheduled instant, UTC; effective_at: the same plus jitter; attempt: 1 for the
-    first; deadline: the instant by which this attempt must have ended, None without a limit;
-    idempotency_key: the same over all attempts, for effects outside; last: the trigger's last success.
-    """
+    __slots__ = ("_assignment", "_input", "reports", "signal")
 
-    id: str
-    trigger: str
-    agent: str
-    attempt: int
-    fence: int
-    nominal_at: datetime
-    effective_at: datetime
-    input: Any
-    idempotency_key: str
-    deadline: datetime | None
-    last: LastRun | None
-    reports: Reports
-    signal: StopSignal
+    def __init__(self, assignment: Assignment, reports: Reports, signal: StopSignal) -> None:
+        self._assignment = assignment
+        self._input: Any = _NOT_READ
+        self.reports = reports
+        self.signal = signal
+
+    @property
+    def id(self) -> str:
+        return str(self._assignment.run_id)
+
+    @property
+    def trigger(self) -> str:
+        """The trigger's name."""
+        return self._assignment.trigger
+
+    @property
+    def agent(self) -> str:
+        return self._assignment.agent
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first."""
+        return self._assignment.attempt
+
+    @property
+    def fence(self) -> int:
+        """Grows with every claim of this run: hand it on to whatever can refuse an older one."""
+        return self._assignment.fence
+
+    @property
+    def nominal_at(self) -> datetime:
+        """The scheduled instant, UTC."""
+        return self._assignment.nominal_at
+
+    @property
+    def effective_at(self) -> datetime:
+        """The scheduled instant plus its jitter, UTC."""
+        return self._assignment.effective_at
+
+    @property
+    def input(self) -> Any:
+        """What the run was called with, decoded once."""
+        if self._input is _NOT_READ:
+            self._input = msgspec.json.decode(self._assignment.input)
+        return self._input
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same over all attempts, for effects outside."""
+        return self._assignment.idempotency_key
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The instant by which this attempt must have ended; None without a limit."""
+        return self._assignment.due_by
+
+    @property
+    def last(self) -> LastRun | None:
+        """The trigger's last success."""
+        return self._assignment.last
 
     @property
     def cancelled(self) -> Cancelled:

@@ -11,7 +11,8 @@ import pytest
 from tests.engine.building import HandClock
 from tocsin.domain.errors import DatabaseUnavailable
 from tocsin.engine.hands import Hands
-from tocsin.engine.reports import EVERY, Reporter, RunReports
+from tocsin.engine.reports import EVERY, Reporter
+from tocsin.engine.run_reports import RunReports
 from tocsin.store.runs import Report
 
 ONE, TWO = UUID(int=1), UUID(int=2)
@@ -76,7 +77,7 @@ def test_sums_are_numbers_that_can_be_written(reporter: Reporter, figures: tuple
 
 def test_figures_that_got_past_the_border_cost_no_more_than_themselves(reporter: Reporter) -> None:
     reports = reporter.reports_for(ONE, 1)
-    reports.used["m"] = {"odd": object()}
+    reports.used = {"m": {"odd": object()}}
     reports.log("a line")
     assert (reports.usage_json(), reports.log_text()) == (None, "a line")
 

@@ -1,17 +1,13 @@
 """A claimed run in its holder's hand."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
 import msgspec
 
-from tocsin.domain.run import RunKind
 
-
-@dataclass(frozen=True, slots=True)
-class LastRun:
+class LastRun(msgspec.Struct, frozen=True):
     """The last success of the run's trigger. raw: its output as JSON text."""
 
     id: str
@@ -24,21 +20,20 @@ class LastRun:
         return msgspec.json.decode(self.raw)
 
 
-@dataclass(slots=True, kw_only=True)
-class Assignment:
+class Assignment(msgspec.Struct):
     """What a claim hands over.
 
-    input: JSON text. due_by: the instant, on the database's clock, at which this attempt is stopped;
-    None without a limit. occurrence_key: what the run is known by unless its schedule called it.
-    scoped: whether its end frees something that another run waits for. rearms: whether its trigger
-    counts from its end.
+    input: JSON text. occurrence_key: what the run is known by unless its schedule called it. scoped:
+    whether its end frees something that another run waits for. rearms: whether its trigger counts from
+    its end. due_by: the instant, on the database's clock, at which this attempt is stopped; None without
+    a limit.
     """
 
     run_id: UUID
     trigger_id: UUID
     trigger: str
     agent: str
-    kind: RunKind
+    kind: str
     lane: str
     fence: int
     attempt: int
@@ -47,12 +42,12 @@ class Assignment:
     effective_at: datetime
     started_at: datetime
     deadline_at: datetime | None
-    due_by: datetime | None
     input: str
     occurrence_key: str | None
-    last: LastRun | None
     scoped: bool = False
     rearms: bool = False
+    last: LastRun | None = None
+    due_by: datetime | None = None
 
     @property
     def idempotency_key(self) -> str:

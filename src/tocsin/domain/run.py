@@ -4,10 +4,11 @@ The graph below is the only one: the database's CHECK constraint, docs/states.md
 are compared with it.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final, assert_never
+
+import msgspec
 
 from tocsin.domain.agent import AgentSpec, OnLost
 
@@ -74,15 +75,13 @@ class StopReason(StrEnum):
     FENCED = "fenced"
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(msgspec.Struct, frozen=True):
     """output: JSON, encoded."""
 
     output: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """kind: the exception's class name or ``exit``; message: for a person; final: retrying is pointless."""
 
     kind: str
@@ -90,24 +89,21 @@ class Failed:
     final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Postponed:
+class Postponed(msgspec.Struct, frozen=True):
     """The agent asked to be tried again after ``seconds``, uncounted."""
 
     seconds: float
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """The attempt ended because it was asked to."""
 
 
 Outcome = Succeeded | Failed | Postponed | Stopped
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What is written for an ended attempt.
 
     delay: how long a run that is queued again waits; counted: whether the attempt used up one of
@@ -122,8 +118,7 @@ class Settlement:
     error: Failed | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnd:
+class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
     """An ended attempt as ``decide`` sees it.
 
     attempt: 1 for the first; time_left: until the run's deadline, None without one;

@@ -38,5 +38,8 @@ class Kept:
 
     def begin(self, assignments: Sequence[Assignment]) -> None:
         """Runs that were inserted as ours are executed."""
+        shares: dict[Runner, list[Assignment]] = {}
         for assignment in assignments:
-            self._runners[assignment.agent].begin([assignment])
+            shares.setdefault(self._runners[assignment.agent], []).append(assignment)
+        for runner, share in shares.items():
+            runner.begin(share)

@@ -4,6 +4,7 @@ Leases are renewed meanwhile, because the keeper leaves later. Each stage can be
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -11,7 +12,7 @@ from tocsin.clock import Clock
 from tocsin.domain.errors import StoreError
 from tocsin.domain.run import StopReason
 from tocsin.engine.hands import Hands
-from tocsin.engine.runner import AFTER_INTERRUPT
+from tocsin.engine.runner import AFTER_INTERRUPT, UNWIND, Runner
 from tocsin.engine.settler import Settler
 from tocsin.telemetry import Log
 
@@ -20,8 +21,18 @@ LAST_ENDS_WITHIN: Final = 10.0
 
 
 class Drain:
-    def __init__(self, *, hands: Hands, settler: Settler, clock: Clock, log: Log, limit: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        hands: Hands,
+        runners: Sequence[Runner],
+        settler: Settler,
+        clock: Clock,
+        log: Log,
+        limit: timedelta,
+    ) -> None:
         self._hands = hands
+        self._runners = runners
         self._settler = settler
         self._clock = clock
         self._log = log
@@ -41,7 +52,9 @@ class Drain:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=1)
+            await asyncio.wait(tasks, timeout=UNWIND)
+        for runner in self._runners:
+            runner.leave_all()
 
     async def write_last_ends(self) -> None:
         """What ended last is in the database, unless that cannot be had within ten seconds."""

@@ -28,10 +28,10 @@ class Executor(Protocol):
     def slots(self) -> int: ...
 
     async def execute(self, assignment: Assignment, reports: Reports, stop: StopSignal) -> Outcome:
-        """The attempt has ended, as the outcome says.
+        """The attempt has ended, as the outcome says. Runs in a task of its own.
 
         When ``stop`` is requested the executor brings the agent to an end in the way of its kind.
-        Cancelling this coroutine is the last resort: it returns promptly, leaving nothing behind
-        that it can end.
+        Cancelling the task is the last resort: the executor ends what it can end, promptly. Whoever
+        does not return a second later is left behind, and what it returns goes nowhere.
         """
         ...

@@ -6,24 +6,28 @@ them to renew. Every change is one dictionary operation, which is atomic between
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from uuid import UUID
 
+from tocsin.clock import Timer
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
 from tocsin.domain.run import StopReason
+from tocsin.engine.run_reports import RunReports
 from tocsin.run import StopSignal
 
 
-@dataclass(slots=True, eq=False)
 class Hand:
     """One attempt in hand. ended: it waits for its settlement only."""
 
-    assignment: Assignment
-    policy: AgentSpec
-    stop: StopSignal = field(default_factory=StopSignal)
     task: "asyncio.Task[None] | None" = None
+    timer: Timer | None = None
     ended: bool = False
+
+    def __init__(self, assignment: Assignment, policy: AgentSpec, reports: RunReports) -> None:
+        self.assignment = assignment
+        self.policy = policy
+        self.reports = reports
+        self.stop = StopSignal()
 
 
 class Hands:

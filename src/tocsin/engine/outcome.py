@@ -4,39 +4,17 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
-import msgspec
-
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.errors import BadInput, Cancelled, Fatal, PayloadTooLarge, RetryAfter
 from tocsin.domain.payload import encode, plain
 from tocsin.domain.run import Failed, Outcome, Postponed, Stopped, Succeeded
-from tocsin.engine.executor import Assignment
-from tocsin.run import Reports, Run, StopSignal
+from tocsin.run import StopSignal
 
 MAX_DELAY: Final = 366 * 24 * 3600.0
 """Seconds that an agent may ask to be left alone."""
 
 RETRY_SECONDS: Final = 60.0
 """For one that asks, but does not say how many."""
-
-
-def run_of(assignment: Assignment, reports: Reports, stop: StopSignal) -> Run:
-    """What the agent is handed."""
-    return Run(
-        id=str(assignment.run_id),
-        trigger=assignment.trigger,
-        agent=assignment.agent,
-        attempt=assignment.attempt,
-        fence=assignment.fence,
-        nominal_at=assignment.nominal_at,
-        effective_at=assignment.effective_at,
-        input=msgspec.json.decode(assignment.input),
-        idempotency_key=assignment.idempotency_key,
-        deadline=assignment.due_by,
-        last=assignment.last,
-        reports=reports,
-        signal=stop,
-    )
 
 
 def result_of(value: object) -> Outcome:

@@ -23,11 +23,12 @@ from tocsin.domain.run import AttemptEnd, Failed, Lane, Outcome, RunState, Settl
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hand, Hands
-from tocsin.engine.reports import Reporter, RunReports
+from tocsin.engine.reports import Reporter
 from tocsin.engine.settler import Settler
 from tocsin.store.runs import Claimed, Ended, Quota, Runs
 from tocsin.telemetry import Log
 
+LATE: Final = Lane.LATE.value
 LATE_SHARE: Final = 0.2
 """Of the slots, for caught-up, swept and backfilled work."""
 
@@ -36,6 +37,9 @@ MOST_AWAITED: Final = 256
 
 AFTER_INTERRUPT: Final = 5.0
 """Seconds that interrupted work has to end before it is cut."""
+
+UNWIND: Final = 1.0
+"""Seconds that work which is cut has for leaving, before it is left behind without its run."""
 
 
 class Runner:
@@ -81,6 +85,7 @@ class Runner:
         self._busy = 1
         self._turn = 0
         self._awaited: list[datetime] = []
+        self._left_behind: set[asyncio.Task[None]] = set()
 
     @property
     def active(self) -> int:
@@ -101,8 +106,18 @@ class Runner:
 
     def begin(self, assignments: Sequence[Assignment]) -> None:
         """Runs that were claimed for us are executed."""
+        refused = not self.accepting or self._expired()
         for assignment in assignments:
-            self._begin(assignment)
+            hand = Hand(
+                assignment,
+                self._executor.agents[assignment.agent],
+                self._reporter.reports_for(assignment.run_id, assignment.fence),
+            )
+            self._hands.put(hand)
+            if refused:
+                self._give_back(hand)
+            else:
+                self._begin(hand)
 
     def expect(self, ready_at: datetime) -> bool:
         """Queued work becomes available at this instant; True when that is sooner than we would wake."""
@@ -186,17 +201,13 @@ class Runner:
             return self._active < self._executor.slots
         return any(taken.get((quota.agent, quota.lane), 0) >= quota.count for quota in quotas if quota.count)
 
-    def _begin(self, assignment: Assignment) -> None:
-        policy = self._executor.agents[assignment.agent]
-        hand = Hand(assignment, policy)
-        self._hands.put(hand)
-        reports = self._reporter.reports_for(assignment.run_id, assignment.fence)
-        if not self.accepting or self._expired():
-            self._give_back(hand)
-            return
+    def _begin(self, hand: Hand) -> None:
+        assignment = hand.assignment
         self._active += 1
-        self._late += assignment.lane == Lane.LATE.value
-        hand.task = asyncio.create_task(self._attempt(hand, reports))
+        self._late += assignment.lane == LATE
+        hand.timer = self._limit(hand)
+        hand.stop.on_request(lambda reason: self._cut_later(hand, reason))
+        hand.task = asyncio.get_running_loop().create_task(self._attempt(hand))
         if self._log.is_info:
             self._log.info(
                 "run.started",
@@ -206,28 +217,18 @@ class Runner:
                 attempt=assignment.attempt,
             )
 
-    async def _attempt(self, hand: Hand, reports: RunReports) -> None:
+    async def _attempt(self, hand: Hand) -> None:
         """The agent has run to its end, and that end is on its way to the database."""
-        assignment = hand.assignment
-        timer = self._limit(hand)
-        hand.stop.on_request(lambda reason: self._cut_later(hand, reason))
         outcome: Outcome = Stopped()
         try:
-            outcome = await self._executor.execute(assignment, reports, hand.stop)
+            outcome = await self._executor.execute(hand.assignment, hand.reports, hand.stop)
         except asyncio.CancelledError:
             # Cut after it would not stop: its outcome is that it was stopped, and this task ends here.
-            if hand.stop.reason is None:
-                hand.stop.request(StopReason.INTERRUPTED)
+            hand.stop.request(StopReason.INTERRUPTED)
         except Exception as error:  # an executor that breaks its word ends its attempt, and nothing else
             outcome = Failed(type(error).__name__, str(error)[:1_000])
         finally:
-            if timer is not None:
-                timer.cancel()
-            self._active -= 1
-            self._late -= assignment.lane == Lane.LATE.value
-            self._end(hand, reports, outcome, stop=hand.stop.reason)
-            if self._saturated:
-                self._wake()
+            self._end(hand, outcome)
 
     def _limit(self, hand: Hand) -> Timer | None:
         """A timer for the attempt's limit: its timeout or the rest of the run's deadline."""
@@ -241,7 +242,7 @@ class Runner:
         return self._clock.call_later(seconds, lambda: hand.stop.request(StopReason.TIMEOUT))
 
     def _cut_later(self, hand: Hand, reason: StopReason) -> None:
-        """An attempt that will not stop in its time is cut."""
+        """An attempt that will not stop in its time is cut, and left behind if that is of no use either."""
         seconds = hand.policy.cancel_within.total_seconds()
         if reason in (StopReason.INTERRUPTED, StopReason.LEASE_LOST, StopReason.FENCED):
             seconds = min(seconds, AFTER_INTERRUPT)
@@ -249,8 +250,23 @@ class Runner:
         def cut() -> None:
             if hand.task is not None and not hand.ended:
                 hand.task.cancel()
+                self._clock.call_later(UNWIND, lambda: self._leave(hand))
 
         self._clock.call_later(seconds, cut)
+
+    def leave_all(self) -> None:
+        """What has not ended is left behind, now."""
+        for hand in self._hands.all():
+            if hand.assignment.agent in self._executor.agents:
+                self._leave(hand)
+
+    def _leave(self, hand: Hand) -> None:
+        """Whatever it still does, it does without its run."""
+        if hand.task is not None and not hand.ended:
+            # The event loop itself would hold its task weakly.
+            self._left_behind.add(hand.task)
+            hand.task.add_done_callback(self._left_behind.discard)
+            self._end(hand, Stopped())
 
     def _give_back(self, hand: Hand) -> None:
         """It was claimed and is not begun: queued again, uncounted, whatever its policy."""
@@ -261,21 +277,27 @@ class Runner:
         )
         self._ended()
 
-    def _end(self, hand: Hand, reports: RunReports, outcome: Outcome, *, stop: StopReason | None) -> None:
+    def _end(self, hand: Hand, outcome: Outcome) -> None:
+        """The attempt's outcome becomes a settlement, once; the slot is free."""
+        if hand.ended:
+            return
         hand.ended = True
-        assignment = hand.assignment
+        if hand.timer is not None:
+            hand.timer.cancel()
+        assignment, reports = hand.assignment, hand.reports
+        self._active -= 1
+        self._late -= assignment.lane == LATE
         settlement = decide(
             AttemptEnd(
                 policy=hand.policy,
                 attempt=assignment.attempt,
                 max_attempts=assignment.max_attempts,
                 outcome=outcome,
-                stop=stop,
+                stop=hand.stop.reason,
                 time_left=self._time_left(assignment),
                 chance=random.random(),
             )
         )
-        follow_ups = reports.follow_ups if settlement.state is RunState.SUCCEEDED else ()
         self._settler.put(
             hand,
             Ended(
@@ -284,10 +306,12 @@ class Runner:
                 settlement=settlement,
                 usage=reports.usage_json(),
                 log=reports.log_text(),
-                follow_ups=follow_ups,
+                follow_ups=reports.follow_ups if settlement.state is RunState.SUCCEEDED else (),
             ),
         )
         self._ended()
+        if self._saturated:
+            self._wake()
 
     def _time_left(self, assignment: Assignment) -> timedelta | None:
         if assignment.deadline_at is None:

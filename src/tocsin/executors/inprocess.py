@@ -1,13 +1,12 @@
 """Agents that are functions of this process: coroutines on its loop, plain functions in threads.
 
-An ``async def`` agent runs in a task of its own, so that what it does to its task (cancelling it,
-leaving a cancellation behind, setting context variables) stays with it, and so that one which
-swallows every cancellation can be left behind. That costs about four microseconds a run.
+An ``async def`` agent runs in the task of its attempt, and what it does to that task (cancelling it,
+leaving a cancellation behind, setting context variables) stays with it.
 
 A stop is asked for like this: an agent that watches ``run.cancelled`` has been told and goes on, the
 runner holds the watch; a coroutine that does not watch is cancelled at once; a plain function that
-does not watch cannot be reached. The last resort is the cancellation of ``execute``: the coroutine
-gets a second to unwind, a thread none, and what is still there then is left behind without its run.
+does not watch cannot be reached. The last resort is another cancellation, which reaches the coroutine;
+a thread is left behind at once.
 """
 
 import asyncio
@@ -21,11 +20,10 @@ from tocsin.domain.agent import AgentSpec
 from tocsin.domain.payload import plain
 from tocsin.domain.run import Failed, Outcome, Stopped, StopReason
 from tocsin.engine.executor import Assignment
-from tocsin.engine.outcome import outcome_of, result_of, run_of
+from tocsin.engine.outcome import outcome_of, result_of
 from tocsin.executors.threads import DaemonThreads
 from tocsin.run import Reports, Run, StopSignal
 
-UNWIND_SECONDS: Final = 1.0
 TRACEBACK_FRAMES: Final = 10
 
 
@@ -38,8 +36,6 @@ class InProcess:
         self._name = name
         self._slots = slots
         self._threads = DaemonThreads(f"tocsin-{name}")
-        # Tasks that outlived their run; the loop itself would hold them weakly.
-        self._left_behind: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -60,45 +56,9 @@ class InProcess:
             return Failed("UnknownAgent", f"no agent {assignment.agent!r} in this process; has its app been changed?")
         if stop.requested:
             return Stopped()
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if agent.is_async:
-            return await self._on_loop(agent, assignment, reports, stop, done)
-        return await self._in_thread(agent, assignment, reports, stop, done)
-
-    async def _on_loop(
-        self,
-        agent: AgentFunction,
-        assignment: Assignment,
-        reports: Reports,
-        stop: StopSignal,
-        done: "asyncio.Future[Outcome]",
-    ) -> Outcome:
-        task = done.get_loop().create_task(_attend(agent, assignment, reports, stop, done))
-
-        def close(task: "asyncio.Task[None]") -> None:
-            # One that is cancelled before its first step, or that closed itself, never said how it ended.
-            error = None if task.cancelled() else task.exception()
-            if not done.done():
-                done.set_result(Stopped() if error is None else _failed(error, agent.spec, reports, stop))
-
-        task.add_done_callback(close)
-
-        def interrupt(_: StopReason) -> None:
-            if not stop.watched:
-                task.cancel()
-
-        stop.on_request(interrupt)
-        try:
-            return await done
-        except asyncio.CancelledError:
-            await self._leave(task)
-            raise
-
-    async def _leave(self, task: "asyncio.Task[None]") -> None:
-        self._left_behind.add(task)
-        task.add_done_callback(self._left_behind.discard)
-        task.cancel()
-        await asyncio.wait({task}, timeout=UNWIND_SECONDS)
+            return await _on_loop(agent, assignment, reports, stop)
+        return await self._in_thread(agent, assignment, reports, stop)
 
     async def _in_thread(
         self,
@@ -106,9 +66,9 @@ class InProcess:
         assignment: Assignment,
         reports: Reports,
         stop: StopSignal,
-        done: "asyncio.Future[Outcome]",
     ) -> Outcome:
-        loop = done.get_loop()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Outcome] = loop.create_future()
 
         def work() -> None:
             outcome = _call(agent, assignment, reports, stop)
@@ -128,32 +88,30 @@ class InProcess:
         return await done
 
 
-async def _attend(
-    agent: AgentFunction,
-    assignment: Assignment,
-    reports: Reports,
-    stop: StopSignal,
-    done: "asyncio.Future[Outcome]",
-) -> None:
-    """Sets ``done``, whatever the coroutine does. This is the boundary where exceptions become outcomes."""
+async def _on_loop(agent: AgentFunction, assignment: Assignment, reports: Reports, stop: StopSignal) -> Outcome:
+    """The coroutine runs in this task. This is the boundary where exceptions become outcomes."""
+    task = asyncio.current_task()
+
+    def interrupt(_: StopReason) -> None:
+        if not stop.watched and task is not None:
+            task.cancel()
+
+    stop.on_request(interrupt)
     try:
         if agent.takes_run:
-            value = await agent.function(run_of(assignment, reports, stop))
+            value = await agent.function(Run(assignment, reports, stop))
         else:
             value = await agent.function()
-        outcome = result_of(value)
-    except GeneratorExit:
-        raise
+        return result_of(value)
     except BaseException as error:
         # A SystemExit in an agent ends the agent, and a CancelledError that it raised does not end us.
-        outcome = _failed(error, agent.spec, reports, stop)
-    _resolve(done, outcome)
+        return _failed(error, agent.spec, reports, stop)
 
 
 def _call(agent: AgentFunction, assignment: Assignment, reports: Reports, stop: StopSignal) -> Outcome:
     """The same for a plain function, in its thread."""
     try:
-        run: tuple[Run, ...] = (run_of(assignment, reports, stop),) if agent.takes_run else ()
+        run: tuple[Run, ...] = (Run(assignment, reports, stop),) if agent.takes_run else ()
         return result_of(agent.function(*run))
     except BaseException as error:
         return _failed(error, agent.spec, reports, stop)

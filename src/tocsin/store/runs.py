@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
@@ -14,6 +15,9 @@ from tocsin.domain.run import POISONED_AFTER, RunKind, RunState, Settlement
 from tocsin.store.database import Database, Record
 from tocsin.store.leases import Incarnation
 from tocsin.store.retention import first_id_at
+
+OF_ASSIGNMENT: Final = Assignment.__struct_fields__.index("last")
+"""Columns of a claimed row that are an assignment; the four of its trigger's last success follow."""
 
 LOOK_BACK: Final = timedelta(days=1)
 """How much older than an instant the ids may be that are looked at for it."""
@@ -40,8 +44,7 @@ class Claimed:
     passed_over: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FollowUp:
+class FollowUp(msgspec.Struct, frozen=True):
     """A run that an agent asked for; exactly one of ``at`` and ``after`` is set. input: JSON text."""
 
     at: datetime | None
@@ -49,8 +52,7 @@ class FollowUp:
     input: str
 
 
-@dataclass(slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, kw_only=True):
     """One attempt's end, ready to be written. usage: JSON text; log: lines; follow_ups: in order."""
 
     run_id: UUID
@@ -128,11 +130,9 @@ class Runs:
         )
         claimed = Claimed([], [], rows[0]["passed_over"])
         for row in rows:
-            if row["id"] is None:
-                continue
             if row["state"] == "running":
                 claimed.assignments.append(assignment_of(row))
-            else:
+            elif row["state"] is not None:
                 claimed.skipped.append(
                     Skipped(
                         row["id"],
@@ -160,7 +160,7 @@ class Runs:
             actor=self._who.actor,
             ids=[end.run_id for end in ends],
             fences=[end.fence for end in ends],
-            states=[settlement.state.value for settlement in settlements],
+            states=[settlement.state for settlement in settlements],
             reasons=[settlement.reason for settlement in settlements],
             delays=[settlement.delay for settlement in settlements],
             counted=[settlement.counted for settlement in settlements],
@@ -317,31 +317,9 @@ class Runs:
 
 
 def assignment_of(row: Record) -> Assignment:
-    """A claimed row, in its holder's hand."""
-    last_id = row["last_id"]
-    last = (
-        LastRun(str(last_id), row["last_nominal_at"], row["last_finished_at"], row["last_output"])
-        if last_id is not None and row["last_output"] is not None
-        else None
-    )
-    return Assignment(
-        run_id=row["id"],
-        trigger_id=row["trigger_id"],
-        trigger=row["trigger"],
-        agent=row["agent"],
-        kind=RunKind(row["kind"]),
-        lane=row["lane"],
-        fence=row["fence"],
-        attempt=row["attempt"],
-        max_attempts=row["max_attempts"],
-        nominal_at=row["nominal_at"],
-        effective_at=row["effective_at"],
-        started_at=row["started_at"],
-        deadline_at=row["deadline_at"],
-        due_by=row["deadline_at"],
-        input=row["input"],
-        occurrence_key=row["occurrence_key"],
-        last=last,
-        scoped=row["scoped"],
-        rearms=row["rearms"],
-    )
+    """A claimed row, in its holder's hand. Its first columns are the assignment's fields, in their order."""
+    assignment = Assignment(*row[:OF_ASSIGNMENT])
+    last_id, nominal_at, finished_at, output = row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4]
+    if output is not None:
+        assignment.last = LastRun(str(last_id), nominal_at, finished_at, output)
+    return assignment

@@ -21,12 +21,13 @@ WITH instant AS (
            AS w (agent, lane, quota, turn)
       JOIN tocsin.agents a ON a.name = w.agent
 ), candidates AS MATERIALIZED (
-    SELECT c.id, c.kind, c.priority, c.lane, c.available_at, c.nominal_at, c.not_after, c.deadline_at,
-           c.overlap, c.scope, c.fence, c.permit_scope, w.concurrency
+    SELECT c.row, c.id, c.kind, c.priority, c.lane, c.available_at, c.nominal_at, c.not_after, c.deadline_at,
+           c.overlap, c.scope, c.fence, c.permit_scope, w.concurrency,
+           c.scope IS NULL AND w.concurrency IS NULL AND c.deadline_at IS NULL AND c.not_after IS NULL AS is_free
       FROM (SELECT * FROM wanted WHERE quota > 0 ORDER BY turn) w
      CROSS JOIN LATERAL (
-        SELECT r.id, r.kind, r.priority, r.lane, r.available_at, r.nominal_at, r.not_after, r.deadline_at,
-               r.overlap, r.scope, r.fence,
+        SELECT r.ctid AS row, r.id, r.kind, r.priority, r.lane, r.available_at, r.nominal_at, r.not_after,
+               r.deadline_at, r.overlap, r.scope, r.fence,
                CASE WHEN w.concurrency IS NULL THEN NULL
                     WHEN w.concurrency_key IS NULL THEN w.agent
                     ELSE w.agent || '/' || tocsin.key_of(r.input, w.concurrency_key)
@@ -53,6 +54,14 @@ WITH instant AS (
            FOR UPDATE OF r SKIP LOCKED
      ) c
      LIMIT :free::bigint
+), taken AS (
+    UPDATE tocsin.runs r
+       SET state = 'running', reason = NULL, holder = :holder, fence = r.fence + 1, attempt = r.attempt + 1,
+           seq = r.seq + 1, started_at = (SELECT now FROM instant), cancel_requested_at = NULL, cancel_reason = NULL
+     WHERE r.ctid = ANY (ARRAY(SELECT c.row FROM candidates c WHERE c.is_free))
+    RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
+              r.effective_at, r.started_at, r.deadline_at, r.input, r.seq, r.state, r.reason,
+              r.occurrence_key, r.lane, false AS scoped
 ), weighed AS (
     SELECT c.id, c.overlap, c.scope, c.permit_scope, c.concurrency,
            CASE
@@ -75,6 +84,7 @@ WITH instant AS (
       FROM candidates c
      CROSS JOIN instant
       LEFT JOIN tocsin.runs busy ON c.scope IS NOT NULL AND busy.scope = c.scope AND busy.state = 'running'
+     WHERE NOT c.is_free
 ), ranked AS (
     SELECT w.*,
            CASE WHEN w.verdict = 'claim' AND w.scope IS NOT NULL THEN row_number() OVER (
@@ -141,17 +151,18 @@ WITH instant AS (
      WHERE p.scope = d.scope AND p.state = 'running' AND p.cancel_requested_at IS NULL
     RETURNING pg_notify('tocsin', 'cancel ' || :actor::text)
 ), decided AS (
-    SELECT * FROM claimed UNION ALL SELECT * FROM skipped
+    SELECT * FROM taken UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM skipped
 ), trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
     SELECT d.id, d.seq, 'queued', d.state, d.attempt, d.fence, :actor::text, d.reason, instant.now
       FROM decided d, instant
 )
-SELECT p.passed_over, d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.state, d.reason, d.fence, d.attempt,
-       d.max_attempts, d.nominal_at, d.effective_at, d.started_at, d.deadline_at, d.input, d.lane,
-       d.scoped, d.occurrence_key, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
-       l.finished_at AS last_finished_at, lr.output AS last_output, t.status = 'waiting' AS rearms
-  FROM (SELECT (SELECT count(*) FROM ruled r WHERE r.verdict <> 'wait') - (SELECT count(*) FROM decided)
+SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts,
+       d.nominal_at, d.effective_at, d.started_at, d.deadline_at, d.input, d.occurrence_key, d.scoped,
+       t.status = 'waiting' AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
+       l.finished_at AS last_finished_at, lr.output AS last_output, d.state, d.reason, p.passed_over
+  FROM (SELECT (SELECT count(*) FROM candidates c WHERE c.is_free)
+               + (SELECT count(*) FROM ruled r WHERE r.verdict <> 'wait') - (SELECT count(*) FROM decided)
                AS passed_over) p
   LEFT JOIN decided d ON true
   LEFT JOIN tocsin.triggers t ON t.id = d.trigger_id
@@ -174,20 +185,18 @@ WITH instant AS (
         AS g (id, fence, state, reason, delay, counted, output, error_kind, error_message, usage, log)
 ), closed AS (
     UPDATE tocsin.runs r
-       SET state = e.state, reason = e.reason, holder = NULL, permit = NULL, permit_scope = NULL,
-           seq = r.seq + 1, output = g.output,
+       -- Somebody asked for the end of it while the attempt was failing by itself: it is not begun again.
+       SET state = CASE WHEN g.state = 'queued' AND r.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                        ELSE g.state END,
+           reason = CASE WHEN g.state = 'queued' AND r.cancel_requested_at IS NOT NULL
+                         THEN coalesce(r.cancel_reason, 'cancelled') ELSE g.reason END,
+           holder = NULL, permit = NULL, permit_scope = NULL, seq = r.seq + 1, output = g.output,
            attempt = CASE WHEN g.counted THEN r.attempt ELSE r.attempt - 1 END,
-           available_at = CASE WHEN e.state = 'queued' THEN instant.now + g.delay ELSE r.available_at END,
-           finished_at = CASE WHEN e.state = 'queued' THEN NULL ELSE instant.now END
-      FROM given g
-      JOIN tocsin.runs o ON o.id = g.id
-     CROSS JOIN LATERAL (
-        -- Somebody asked for the end of it while the attempt was failing by itself: it is not begun again.
-        SELECT CASE WHEN g.state = 'queued' AND o.cancel_requested_at IS NOT NULL THEN 'cancelled'
-                    ELSE g.state END AS state,
-               CASE WHEN g.state = 'queued' AND o.cancel_requested_at IS NOT NULL
-                    THEN coalesce(o.cancel_reason, 'cancelled') ELSE g.reason END AS reason) e
-     CROSS JOIN instant
+           available_at = CASE WHEN g.state = 'queued' AND r.cancel_requested_at IS NULL
+                               THEN instant.now + g.delay ELSE r.available_at END,
+           finished_at = CASE WHEN g.state = 'queued' AND r.cancel_requested_at IS NULL
+                              THEN NULL ELSE instant.now END
+      FROM given g, instant
      WHERE r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
     RETURNING r.id, r.fence, r.seq, r.state, r.reason, r.trigger_id, r.nominal_at, r.finished_at, r.attempt,
               CASE WHEN g.counted THEN r.attempt ELSE r.attempt + 1 END AS tried,

@@ -102,17 +102,17 @@ WITH instant AS (
 ), hint AS (
     SELECT pg_notify('tocsin', 'runs ' || :actor) FROM inserted LIMIT 1
 )
-SELECT i.id, i.trigger_id, j.name AS trigger, i.agent, i.kind, i.state, NULL::text AS reason, i.fence, i.attempt,
-       i.max_attempts, i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.lane, i.scoped,
-       i.occurrence_key, l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
-       lr.output AS last_output, false AS rearms, (SELECT count(*) FROM hint) AS hinted
+SELECT i.id, i.trigger_id, j.name AS trigger, i.agent, i.kind, i.lane, i.fence, i.attempt, i.max_attempts,
+       i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped,
+       false AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
+       lr.output AS last_output, (SELECT count(*) FROM hint) AS hinted
   FROM inserted i
   JOIN judged j ON j.id = i.id AND j.begun
   LEFT JOIN tocsin.last_successes l ON l.trigger_id = i.trigger_id
   LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
  UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, count(*)
+       NULL, NULL, NULL, NULL, count(*)
   FROM hint
 
 -- name: next_wake

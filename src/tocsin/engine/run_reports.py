@@ -1,0 +1,115 @@
+"""What one attempt has reported so far: its progress, its usage, its log and the runs that it asked for."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from math import copysign, isfinite
+from sys import float_info
+from threading import Lock
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import msgspec
+
+from tocsin.domain.errors import BadInput
+from tocsin.domain.payload import encode
+from tocsin.store.runs import FollowUp
+
+MAX_LOG: Final = 64 * 1024
+MAX_MESSAGE: Final = 1_000
+MAX_MODELS: Final = 32
+MAX_FOLLOW_UPS: Final = 100
+
+
+class RunReports:
+    """One attempt's reports. Any thread may call; each call returns at once."""
+
+    # Held for a few lines only, so one is enough for all attempts.
+    _lock: ClassVar = Lock()
+
+    # Most attempts report nothing: what they would report in is made when they do.
+    message: str | None = None
+    fraction: float | None = None
+    used: dict[str, dict[str, Any]] | None = None
+    lines: list[str] | None = None
+    follow_ups: Sequence[FollowUp] = ()
+    dirty: bool = False
+    _log_size: int = 0
+
+    def __init__(self, run_id: UUID, fence: int, changed: Callable[["RunReports"], None]) -> None:
+        self.run_id = run_id
+        self.fence = fence
+        self._changed = changed
+
+    def progress(self, message: str, fraction: float | None) -> None:
+        self.message = _storable(str(message))[:MAX_MESSAGE]
+        if fraction is not None and isfinite(fraction):
+            self.fraction = min(1.0, max(0.0, float(fraction)))
+        self._touch()
+
+    def usage(self, figures: dict[str, Any]) -> None:
+        """Numbers are added up per model; everything else replaces what was there."""
+        figures = {key: value for key, value in figures.items() if value is not None}
+        model = _storable(str(figures.pop("model", "")))[:200]
+        # A copy: what the agent does to its lists later is its own affair.
+        figures = msgspec.json.decode(encode(figures, what="usage"))
+        with self._lock:
+            used = self.used = {} if self.used is None else self.used
+            if model not in used and len(used) >= MAX_MODELS:
+                raise BadInput(f"usage for more than {MAX_MODELS} models in one attempt: add them up first")
+            sums = used.setdefault(model, {})
+            for key, value in figures.items():
+                adds = isinstance(value, int | float) and isinstance(sums.get(key, 0), int | float)
+                sums[key] = _sum(sums.get(key, 0), value) if adds else value
+        self._touch()
+
+    def log(self, line: str) -> None:
+        with self._lock:
+            if self._log_size > MAX_LOG:
+                return
+            text = _storable(str(line))
+            self._log_size += len(text) + 1
+            self.lines = [] if self.lines is None else self.lines
+            self.lines.append(text if self._log_size <= MAX_LOG else "… further lines were dropped")
+
+    def follow_up(self, at: datetime | None, after: timedelta | None, payload: Any) -> None:
+        encoded = encode(payload, what="input of a scheduled run").decode()
+        with self._lock:
+            if len(self.follow_ups) >= MAX_FOLLOW_UPS:
+                raise BadInput(f"more than {MAX_FOLLOW_UPS} follow-ups from one run: schedule a trigger instead")
+            self.follow_ups = (*self.follow_ups, FollowUp(at, after, encoded))
+
+    def usage_json(self) -> str | None:
+        """The sums as a JSON list of objects, one a model; None when nothing was reported. Never raises."""
+        if self.used is None:
+            return None
+        with self._lock:
+            rows = [({"model": model} if model else {}) | sums for model, sums in self.used.items()]
+        try:
+            return msgspec.json.encode(rows).decode()
+        except Exception:
+            # Whatever got past usage(): an attempt's end counts for more than its figures.
+            return None
+
+    def log_text(self) -> str | None:
+        """The lines as one text; None without any. Never raises."""
+        if self.lines is None:
+            return None
+        with self._lock:
+            return "\n".join(self.lines)
+
+    def _touch(self) -> None:
+        if not self.dirty:
+            self._changed(self)
+
+
+def _sum(so_far: float, more: float) -> float:
+    """Both together, as a number that JSON's readers take: past 64 bits a float, past those the largest."""
+    total = so_far + more
+    if isinstance(total, int) and -(2**63) <= total < 2**64:
+        return total
+    return float(total) if isfinite(total) else copysign(float_info.max, total)
+
+
+def _storable(text: str) -> str:
+    """The text without what PostgreSQL cannot keep: NUL and lone surrogates."""
+    return text.replace("\x00", "�").encode("utf-8", "replace").decode("utf-8")
