@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from tocsin.domain.errors import BadInput, Contended, DatabaseUnavailable, StatementRefused
+from tocsin.store.hosts import connect_to_first
 from tocsin.store.statements import Statements, load
 
 # The driver's classes are generic for type checkers only.
@@ -85,7 +86,7 @@ async def connect(
     """
     with translated("a connection"):
         try:
-            return await asyncpg.connect(
+            return await connect_to_first(
                 dsn,
                 timeout=CONNECT_TIMEOUT,
                 command_timeout=answer_within,
@@ -137,8 +138,10 @@ class Database:
                 return
             with translated("a connection"):
                 try:
-                    self._pool = await asyncpg.create_pool(
+                    # The stubs want a connector to repeat every keyword; ours hands them on.
+                    self._pool = await asyncpg.create_pool(  # type: ignore[call-overload]
                         self.dsn,
+                        connect=connect_to_first,
                         min_size=1,
                         max_size=self._size,
                         timeout=CONNECT_TIMEOUT,

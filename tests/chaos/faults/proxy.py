@@ -75,6 +75,8 @@ class Proxy:
         self.counts = Counts()
         self._target = dsn
         self._loop = asyncio.new_event_loop()
+        # Streams that are cut in the middle are what this is for; asyncio would report each.
+        self._loop.set_exception_handler(lambda _loop, _context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._sessions: set[_Session] = set()
         self._refuses: Chosen | None = None
