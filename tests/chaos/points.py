@@ -2,6 +2,7 @@
 
 before:S   the process dies when it is about to send statement S
 after:S    S is answered, inside its transaction if it has one, and nobody has acted upon the answer
+found:S    the same, where the answer has rows
 commit:S   the commit of the transaction in which S was sent is answered, and nobody has acted upon it
 
 "freeze:" in front has the process stand still there (SIGSTOP) instead of dying.
@@ -24,7 +25,7 @@ TRANSACTIONS: Final = ("lock_due", "materialise")
 POINTS: Final = (
     *(f"{side}:{name}" for name in WRITES for side in ("before", "after")),
     *(f"commit:{name}" for name in TRANSACTIONS[1:]),
-    "after:lock_due",
+    "found:lock_due",
     "after:look",
     "after:free_locks",
 )
@@ -48,6 +49,8 @@ def install(crash: str, ledger: Journal) -> None:
         at(f"before:{name}")
         rows = await fetch(self, name, **values)
         at(f"after:{name}")
+        if rows:
+            at(f"found:{name}")
         if name == "settle":
             ours = {(row["id"], row["fence"]) for row in rows}
             for run_id, fence, state in zip(values["ids"], values["fences"], values["states"], strict=True):

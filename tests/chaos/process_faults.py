@@ -131,7 +131,7 @@ async def freeze_all(fleet: Fleet, rng: Random) -> int:
 async def freeze_in_transaction(fleet: Fleet, rng: Random) -> int:
     """F5, in the middle of a planning: due triggers are locked by a session whose process stands still."""
     member = rng.choice(fleet.members)
-    member.env["CHAOS_CRASH"] = f"freeze:after:lock_due:{rng.randrange(2, 5)}"
+    member.env["CHAOS_CRASH"] = f"freeze:found:lock_due:{rng.randrange(2, 5)}"
     try:
         await fleet.restart(member, kill=True)
 
