@@ -95,7 +95,10 @@ WITH inserted AS (
            now(), 3, '{}', now()
       FROM tocsin.triggers t, generate_series(1, $1::int) g
      WHERE t.name = 'bulk'
-    RETURNING id, queued_at)
+    RETURNING id, queued_at, trigger_id, nominal_at, occurrence_key
+), known AS (
+    INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
+    SELECT trigger_id, nominal_at, occurrence_key, id FROM inserted)
 INSERT INTO tocsin.transitions (run_id, seq, to_state, attempt, fence, actor, at)
 SELECT id, 1, 'queued', 0, 0, 'benchmark', queued_at FROM inserted
 """

@@ -37,7 +37,7 @@ class Hole:
     sql: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     faults: Sequence[str] = ()
-    seconds: float = 12
+    seconds: float = 10
     calm: float = 3
 
 
@@ -171,14 +171,13 @@ HOLES: Final[Mapping[str, Hole]] = {
         says="the unique key of an occurrence, and the planner's lock",
         caught_by="I1",
         install=_statements(holes.unkeyed),
-        sql="DROP INDEX tocsin.runs_occurrence",
+        sql="DROP INDEX tocsin.occurrences_instant",
     ),
     "state": Hole(
         says="a settlement compares the state",
         caught_by="I2",
         install=_statements(holes.stateless),
         faults=["F5"],
-        seconds=20,
     ),
     "cursor": Hole(
         says="the planner's lock, and the compare-and-set of the cursor",
@@ -190,14 +189,12 @@ HOLES: Final[Mapping[str, Hole]] = {
         caught_by="I4",
         install=_statements(holes.unfenced),
         faults=["F5"],
-        seconds=20,
     ),
     "beat": Hole(
         says="leases are renewed until work has drained",
         caught_by="I5",
         install=_leases_end_with_the_drain,
         faults=["F34"],
-        seconds=20,
     ),
     "scope": Hole(
         says="a claim looks at its scope, and the index on running scopes",
@@ -206,7 +203,7 @@ HOLES: Final[Mapping[str, Hole]] = {
         sql="DROP INDEX tocsin.runs_scope_held",
     ),
     "amnesty": Hole(
-        says="whoever was blind waits before a verdict", caught_by="I7", install=_no_amnesty, faults=["F5a"], seconds=20
+        says="whoever was blind waits before a verdict", caught_by="I7", install=_no_amnesty, faults=["F5a"]
     ),
     "poisoned": Hole(
         says="a run that is lost three times is closed",

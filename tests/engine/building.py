@@ -365,6 +365,10 @@ class World:
         names, places = ", ".join(values), ", ".join(f"${n}" for n in range(1, len(values) + 1))
         await self.admin.execute(f"INSERT INTO tocsin.runs ({names}) VALUES ({places})", *values.values())
         await self.admin.execute(
+            "INSERT INTO tocsin.occurrences VALUES ($1, $2, $3, $4)",
+            *(trigger_id, values["nominal_at"], values["occurrence_key"], run_id),
+        )
+        await self.admin.execute(
             "INSERT INTO tocsin.transitions VALUES ($1, 1, NULL, 'queued', 0, 0, 'test', 'due', $2)",
             run_id,
             values["queued_at"],

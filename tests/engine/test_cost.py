@@ -70,7 +70,7 @@ async def test_ten_thousand_due_at_once_cost_a_whole_replica_no_statement_each(w
 
     costs = {}
     for count in (100, 10_000):
-        await world.admin.execute("TRUNCATE tocsin.triggers, tocsin.runs, tocsin.transitions")
+        await world.admin.execute("TRUNCATE tocsin.triggers, tocsin.runs, tocsin.occurrences, tocsin.transitions")
         await armed(world, count)
         done.clear()
         async with a_replica(world.dsn, {"agent": agent}, slots=1_000, poll_every=0.2) as replica:

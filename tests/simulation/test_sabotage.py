@@ -54,7 +54,7 @@ class Hole:
 HOLES = {
     "a settlement is not fenced": Hole("I4", unfenced()),
     "a settlement does not look at the state": Hole("I2", stateless()),
-    "two planners race, without the key": Hole("I1", unkeyed(), drop="runs_occurrence"),
+    "two planners race, without the key": Hole("I1", unkeyed(), drop="occurrences_instant"),
     "two planners race, and the key holds": Hole("I3", unlocked()),
     "the cursor moves before the insert": Hole("I3", store=AdvancesFirst),
     "a claim does not look at its scope": Hole("I6", overlapping(), drop="runs_scope_held"),
@@ -63,7 +63,9 @@ HOLES = {
 LAYERS = {
     "only the fence": Hole("", without(load(), "settle", r"AND r\.fence = g\.fence ")),
     "only the occurrence's key": Hole(
-        "", without(load(), "materialise", r"ON CONFLICT \(trigger_id.*?\)", "ON CONFLICT"), drop="runs_occurrence"
+        "",
+        without(load(), "materialise", r"ON CONFLICT \(trigger_id.*?\) WHERE key IS NULL", "ON CONFLICT"),
+        drop="occurrences_instant",
     ),
     "only the scope's index": Hole("", drop="runs_scope_held"),
 }

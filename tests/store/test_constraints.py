@@ -61,6 +61,7 @@ SKIP: dict[str, Any] = {
 AGENT: dict[str, Any] = {
     "name": "other", "spec": "{}", "max_attempts": 1, "on_lost": "retry", "source": "x", "declared_at": NOON,
 }  # fmt: skip
+OCCURRENCE: dict[str, Any] = {"trigger_id": TRIGGER, "nominal_at": NOON, "run_id": UUID(int=7)}
 LEASE: dict[str, Any] = {"holder": HOLDER, "expires_at": NOON, "renewed_at": NOON}
 ATTEMPT: dict[str, Any] = {"run_id": UUID(int=7), "fence": 1, "attempt": 1}
 
@@ -139,14 +140,15 @@ async def test_an_impossible_run_is_refused(table: Table, constraint: str, chang
 
 
 async def test_an_occurrence_is_taken_once_in_whatever_state(table: Table) -> None:
-    await table.insert("runs", RUN, **ENDED)
-    await table.refused("runs", RUN, "runs_occurrence", id=UUID(int=8))
+    await table.insert("occurrences", OCCURRENCE)
+    await table.refused("occurrences", OCCURRENCE, "occurrences_instant", run_id=UUID(int=8))
+    await table.insert("occurrences", OCCURRENCE, key="by hand, at the same instant")
 
 
 async def test_a_key_by_hand_is_taken_once_whenever(table: Table) -> None:
-    await table.insert("runs", RUN, kind="manual", occurrence_key="k")
+    await table.insert("occurrences", OCCURRENCE, key="k")
     later = NOON.replace(hour=13)
-    await table.refused("runs", RUN, "runs_key", id=UUID(int=8), kind="manual", occurrence_key="k", nominal_at=later)
+    await table.refused("occurrences", OCCURRENCE, "occurrences_key", key="k", nominal_at=later)
 
 
 async def test_of_one_scope_only_one_runs(table: Table) -> None:

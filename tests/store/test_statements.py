@@ -17,7 +17,7 @@ from tocsin.store.statements import bind, load, parse
 SOURCE: Final = Path(tocsin.__file__).parent
 RUNS: Final = 200_000
 TRIGGERS: Final = 50_000
-GUARDED: Final = {"runs", "triggers", "transitions"}
+GUARDED: Final = {"runs", "triggers", "transitions", "occurrences"}
 
 #: Hot block → the indexes by which it reaches the large tables.
 HOT: Final[dict[str, set[str]]] = {
@@ -32,20 +32,22 @@ HOT: Final[dict[str, set[str]]] = {
     "sweep": {"runs_running"},
     "fence_uncancelled": {"runs_cancelling"},
     "free_locks": {"runs_running", "leases_pkey"},
-    "lock_waiting": {"triggers_waiting", "runs_occurrence"},
+    "lock_waiting": {"triggers_waiting", "occurrences_instant", "runs_pkey"},
     "rearm": set(),
-    "enqueue": {"runs_occurrence", "triggers_pkey"},
-    "prune_runs": {"runs_pkey", "transitions_pkey"},
+    "enqueue": {"occurrences_key", "triggers_pkey"},
+    "prune_runs": {"runs_pkey", "transitions_pkey", "occurrences_instant", "occurrences_key"},
     "get_trigger": {"triggers_name"},
     "lock_named": {"triggers_name"},
-    "withdraw": {"runs_occurrence"},
-    "why": {"runs_occurrence"},
+    "withdraw": {"runs_queued"},
+    "why": {"occurrences_instant", "occurrences_key", "runs_pkey"},
 }
 
 #: Index → the columns without which it would be walked from end to end.
 REACHED_BY: Final = {
     "runs_pkey": ["id"],
-    "runs_occurrence": ["trigger_id"],
+    "runs_queued": ["trigger_id"],
+    "occurrences_instant": ["trigger_id"],
+    "occurrences_key": ["trigger_id"],
     "runs_ready": ["agent", "lane"],
     "runs_scope_held": ["scope"],
     "runs_scope_waiting": ["scope"],
@@ -72,7 +74,9 @@ SELECT gen_random_uuid(), t.ids[1 + n % {TRIGGERS}], 1, 'agent-' || n % 20, 'sch
        CASE WHEN n > 3000 THEN now() END
   FROM t, generate_series(1, {RUNS}) n;
 INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, at)
-SELECT id, 1, NULL, 'queued', 0, 0, 'x', now() FROM tocsin.runs
+SELECT id, 1, NULL, 'queued', 0, 0, 'x', now() FROM tocsin.runs;
+INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
+SELECT trigger_id, nominal_at, k.key, id FROM tocsin.runs CROSS JOIN LATERAL (VALUES (NULL), (id::text)) AS k (key)
 """
 
 

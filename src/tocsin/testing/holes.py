@@ -36,7 +36,7 @@ def unlocked() -> Statements:
 
 
 def unkeyed() -> Statements:
-    return without(unlocked(), "materialise", r"ON CONFLICT \(trigger_id, nominal_at, occurrence_key\)", "ON CONFLICT")
+    return without(unlocked(), "materialise", r"ON CONFLICT \(trigger_id.*?\) WHERE key IS NULL", "ON CONFLICT")
 
 
 def overlapping() -> Statements:

@@ -48,6 +48,18 @@ CREATE UNIQUE INDEX triggers_name ON tocsin.triggers (name) WHERE status <> 'del
 CREATE INDEX triggers_wake ON tocsin.triggers (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX triggers_waiting ON tocsin.triggers (id) WHERE status = 'waiting';
 
+-- One occurrence, one run, for ever (docs/semantics.md, 1.1): an instant of a schedule, or a key by which a run
+-- was asked for. Written once and never changed, so that a run's claim and end touch no index of these.
+CREATE TABLE tocsin.occurrences (
+    trigger_id uuid NOT NULL,
+    nominal_at timestamptz NOT NULL,
+    key        text,
+    run_id     uuid NOT NULL
+);
+
+CREATE UNIQUE INDEX occurrences_instant ON tocsin.occurrences (trigger_id, nominal_at) WHERE key IS NULL;
+CREATE UNIQUE INDEX occurrences_key ON tocsin.occurrences (trigger_id, key) WHERE key IS NOT NULL;
+
 -- One row is one occurrence that became a run, with its whole life.
 -- scope: within it, only one run is running at once (the unique index below is the last word).
 -- permit: the number of the slot it holds among its agent's (or key's) concurrency.
@@ -98,11 +110,7 @@ CREATE TABLE tocsin.runs (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000,
         autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- One occurrence, one row, for ever (SEMANTICS 1.1).
-CREATE UNIQUE INDEX runs_occurrence
-    ON tocsin.runs (trigger_id, nominal_at, occurrence_key) NULLS NOT DISTINCT;
-CREATE UNIQUE INDEX runs_key
-    ON tocsin.runs (trigger_id, occurrence_key) WHERE kind IN ('manual', 'follow_up');
+CREATE INDEX runs_queued ON tocsin.runs (trigger_id) WHERE state = 'queued';
 CREATE INDEX runs_ready
     ON tocsin.runs (agent, lane, priority DESC, available_at, id) WHERE state = 'queued';
 CREATE UNIQUE INDEX runs_scope_held ON tocsin.runs (scope) WHERE state = 'running' AND scope IS NOT NULL;

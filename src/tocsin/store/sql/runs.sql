@@ -221,13 +221,9 @@ WITH instant AS (
      ORDER BY c.trigger_id, c.nominal_at DESC
     ON CONFLICT (trigger_id) DO UPDATE
        SET run_id = excluded.run_id, nominal_at = excluded.nominal_at, finished_at = excluded.finished_at
-), woken AS (
-    INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at,
-                             occurrence_key, lane, priority, overlap, scope, available_at, deadline_at,
-                             max_attempts, input, queued_at)
-    SELECT f.id, p.trigger_id, p.trigger_version, p.agent, 'follow_up', w.at, w.at, f.key, 'live', p.priority,
-           CASE WHEN p.scope IS NULL THEN 'allow' ELSE 'queue_all' END, p.scope, w.at, w.at + a.deadline,
-           a.max_attempts, f.input::jsonb, instant.now
+), asked AS (
+    SELECT f.id, f.key, f.input, w.at, p.trigger_id, p.trigger_version, p.agent, p.priority, p.scope, a.deadline,
+           a.max_attempts
       FROM unnest(:follow_ids::uuid[], :follow_parents::uuid[], :follow_keys::text[], :follow_ats::timestamptz[],
                   :follow_afters::interval[], :follow_inputs::text[])
         AS f (id, parent, key, at, after, input)
@@ -238,7 +234,20 @@ WITH instant AS (
       JOIN tocsin.agents a ON a.name = p.agent
       JOIN tocsin.triggers t ON t.id = p.trigger_id AND t.status <> 'deleted'
      WHERE cardinality(:follow_ids) > 0
+), fresh AS (
+    INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
+    SELECT k.trigger_id, k.at, k.key, k.id FROM asked k
     ON CONFLICT DO NOTHING
+    RETURNING run_id
+), woken AS (
+    INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at,
+                             occurrence_key, lane, priority, overlap, scope, available_at, deadline_at,
+                             max_attempts, input, queued_at)
+    SELECT k.id, k.trigger_id, k.trigger_version, k.agent, 'follow_up', k.at, k.at, k.key, 'live', k.priority,
+           CASE WHEN k.scope IS NULL THEN 'allow' ELSE 'queue_all' END, k.scope, k.at, k.at + k.deadline,
+           k.max_attempts, k.input::jsonb, instant.now
+      FROM asked k, instant
+     WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
     RETURNING id, queued_at
 ), woken_trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
@@ -390,27 +399,36 @@ WITH instant AS (
     SELECT g.id, g.nominal_at, g.key, g.input
       FROM unnest(:ids::uuid[], :nominals::timestamptz[], :keys::text[], :inputs::text[])
         AS g (id, nominal_at, key, input)
-), inserted AS (
-    INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at,
-                             occurrence_key, lane, priority, overlap, scope, available_at, deadline_at,
-                             max_attempts, input, queued_at)
-    SELECT g.id, t.id, t.version, t.agent, :kind::text, coalesce(g.nominal_at, instant.now),
-           coalesce(g.nominal_at, instant.now), g.key, :lane::text, :priority::smallint, :overlap::text, s.scope,
-           instant.now, instant.now + a.deadline, a.max_attempts, i.input, instant.now
+), asked AS MATERIALIZED (
+    SELECT g.id, t.id AS trigger_id, t.version, t.agent, coalesce(g.nominal_at, instant.now) AS nominal_at, g.key,
+           s.scope, a.deadline, a.max_attempts, i.input
       FROM given g
       JOIN tocsin.triggers t ON t.id = :trigger_id::uuid AND t.status <> 'deleted'
       JOIN tocsin.agents a ON a.name = t.agent
      CROSS JOIN instant
      CROSS JOIN LATERAL (SELECT coalesce(g.input::jsonb, t.input) AS input) i
      CROSS JOIN LATERAL (
-        SELECT CASE WHEN :overlap = 'allow' THEN NULL
+        SELECT CASE WHEN :overlap::text = 'allow' THEN NULL
                     WHEN :overlap_scope LIKE 'backfill:%' THEN :overlap_scope
                     WHEN :overlap_scope::text = 'agent' THEN 'agent:' || t.agent
                     WHEN :overlap_scope = 'trigger' THEN t.id::text
                     ELSE 'agent:' || t.agent || ':' || :overlap_scope || '='
                          || tocsin.key_of(i.input, substr(:overlap_scope, 7))
                END AS scope) s
+), fresh AS (
+    INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
+    SELECT k.trigger_id, k.nominal_at, k.key, k.id FROM asked k
     ON CONFLICT DO NOTHING
+    RETURNING run_id
+), inserted AS (
+    INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at,
+                             occurrence_key, lane, priority, overlap, scope, available_at, deadline_at,
+                             max_attempts, input, queued_at)
+    SELECT k.id, k.trigger_id, k.version, k.agent, :kind::text, k.nominal_at, k.nominal_at, k.key, :lane::text,
+           :priority::smallint, :overlap, k.scope, instant.now, instant.now + k.deadline, k.max_attempts, k.input,
+           instant.now
+      FROM asked k, instant
+     WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
     RETURNING id, queued_at
 ), trail AS (
     INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
@@ -421,10 +439,10 @@ WITH instant AS (
 )
 SELECT g.id, true AS created FROM inserted g LEFT JOIN hint ON true
  UNION ALL
-SELECT r.id, false
+SELECT o.run_id, false
   FROM given g
-  JOIN tocsin.runs r ON r.trigger_id = :trigger_id AND r.occurrence_key = g.key
- WHERE NOT EXISTS (SELECT FROM inserted i WHERE i.id = g.id)
+  JOIN tocsin.occurrences o ON o.trigger_id = :trigger_id AND o.key = g.key
+ WHERE (g.id IN (SELECT f.run_id FROM fresh f)) IS NOT TRUE
 
 -- name: cancel_run
 -- Ask for the end of a run: at once when it is queued, by its holder when it is running.
@@ -600,7 +618,14 @@ WITH old AS MATERIALIZED (
      LIMIT :batch::bigint
        FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM tocsin.runs r USING old o WHERE r.id = o.id RETURNING r.id
+    DELETE FROM tocsin.runs r USING old o WHERE r.id = o.id
+    RETURNING r.id, r.trigger_id, r.nominal_at, r.occurrence_key
+), instants AS (
+    DELETE FROM tocsin.occurrences x USING gone g
+     WHERE x.trigger_id = g.trigger_id AND x.nominal_at = g.nominal_at AND x.key IS NULL AND x.run_id = g.id
+), keys AS (
+    DELETE FROM tocsin.occurrences x USING gone g
+     WHERE x.trigger_id = g.trigger_id AND x.key = g.occurrence_key AND x.run_id = g.id
 ), trails AS (
     DELETE FROM tocsin.transitions t USING old o WHERE t.run_id = o.id
 ), tellings AS (

@@ -51,6 +51,11 @@ WITH instant AS (
                 ELSE pg_try_advisory_xact_lock(hashtextextended(r.scope, 0))
            END AS begun
       FROM ranked r, instant
+), fresh AS (
+    INSERT INTO tocsin.occurrences (trigger_id, nominal_at, run_id)
+    SELECT j.trigger_id, j.nominal_at, j.id FROM judged j
+    ON CONFLICT (trigger_id, nominal_at) WHERE key IS NULL DO NOTHING
+    RETURNING run_id
 ), inserted AS (
     INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, lane,
                              priority, overlap, scope, available_at, not_after, deadline_at, max_attempts, input,
@@ -63,7 +68,7 @@ WITH instant AS (
            j.begun::integer, j.begun::integer, 1 + j.begun::integer,
            CASE WHEN j.begun THEN instant.now END
       FROM judged j, instant
-    ON CONFLICT (trigger_id, nominal_at, occurrence_key) DO NOTHING
+     WHERE (j.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
     RETURNING id, trigger_id, agent, kind, state, lane, fence, attempt, max_attempts, nominal_at, effective_at,
               started_at, deadline_at, input, queued_at, occurrence_key, scope IS NOT NULL AS scoped
 ), trail AS (
@@ -127,16 +132,19 @@ WITH ready AS MATERIALIZED (
     SELECT t.id, t.name, t.agent, t.schedule, t.policy
       FROM tocsin.triggers t
      WHERE t.status = 'waiting'
-       AND NOT EXISTS (SELECT FROM tocsin.runs r
-                        WHERE r.trigger_id = t.id AND r.kind = 'schedule' AND r.finished_at IS NULL)
+       AND NOT EXISTS (
+            SELECT FROM (SELECT o.run_id FROM tocsin.occurrences o
+                          WHERE o.trigger_id = t.id AND o.key IS NULL
+                          ORDER BY o.nominal_at DESC LIMIT 1) newest
+              JOIN tocsin.runs r ON r.id = newest.run_id AND r.finished_at IS NULL)
      ORDER BY t.id
      LIMIT :batch::bigint
        FOR UPDATE SKIP LOCKED
 )
 SELECT y.id, y.name, y.agent, y.schedule, y.policy,
-       coalesce((SELECT r.finished_at FROM tocsin.runs r
-                  WHERE r.trigger_id = y.id AND r.kind = 'schedule'
-                  ORDER BY r.nominal_at DESC LIMIT 1),
+       coalesce((SELECT r.finished_at FROM tocsin.occurrences o JOIN tocsin.runs r ON r.id = o.run_id
+                  WHERE o.trigger_id = y.id AND o.key IS NULL
+                  ORDER BY o.nominal_at DESC LIMIT 1),
                 :now::timestamptz, now()) AS ended_at
   FROM ready y
 
@@ -291,7 +299,8 @@ DELETE FROM tocsin.last_successes l
 DELETE FROM tocsin.triggers t
  WHERE t.status = 'deleted'
    AND t.changed_at < :before::timestamptz
-   AND NOT EXISTS (SELECT FROM tocsin.runs r WHERE r.trigger_id = t.id)
+   AND NOT EXISTS (SELECT FROM tocsin.occurrences o WHERE o.trigger_id = t.id AND o.key IS NULL)
+   AND NOT EXISTS (SELECT FROM tocsin.occurrences o WHERE o.trigger_id = t.id AND o.key IS NOT NULL)
 
 -- name: prune_skips
 -- Drop accounts of skipped occurrences that were decided before an instant.
@@ -310,9 +319,14 @@ SELECT w.at, w.until, w.kind, w.decision, w.reason, w.count, w.run_id, w.decided
                coalesce(r.finished_at, r.started_at, r.queued_at) AS decided_at,
                coalesce((SELECT t.actor FROM tocsin.transitions t
                           WHERE t.run_id = r.id AND t.seq = r.seq), '') AS actor
-          FROM tocsin.runs r
-         WHERE r.trigger_id = :trigger_id::uuid
-           AND r.nominal_at BETWEEN :since::timestamptz AND :until::timestamptz
+          FROM (SELECT o.run_id FROM tocsin.occurrences o
+                 WHERE o.trigger_id = :trigger_id::uuid AND o.key IS NULL
+                   AND o.nominal_at BETWEEN :since::timestamptz AND :until::timestamptz
+                 UNION ALL
+                SELECT o.run_id FROM tocsin.occurrences o
+                 WHERE o.trigger_id = :trigger_id::uuid AND o.key IS NOT NULL
+                   AND o.nominal_at BETWEEN :since::timestamptz AND :until::timestamptz) o
+          JOIN tocsin.runs r ON r.id = o.run_id
          UNION ALL
         SELECT s.first_at, s.last_at, 'schedule', 'skipped', s.reason, s.count, NULL, s.decided_at, s.actor
           FROM tocsin.skips s
