@@ -4,11 +4,10 @@
 """
 
 import asyncio
-import json
 import os
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,9 +15,10 @@ from uuid import UUID
 import pytest
 
 from tests.chaos.agents import hub
+from tests.chaos.faults.ledgers import entries
 from tests.chaos.faults.pair import Pair
 from tests.chaos.fleet import SETTINGS
-from tests.chaos.journal import Journal, read_journal
+from tests.chaos.journal import Journal
 from tests.chaos.member import Member
 from tests.engine.building import eventually
 from tocsin import Hub, every
@@ -68,19 +68,6 @@ def a_load() -> Any:
     return made.build("chaos")
 
 
-def entries(ledgers: Path, what: str) -> list[dict[str, Any]]:
-    """What agents and answers have noted, in the order of the clock."""
-    found = [entry for ledger in ledgers.iterdir() for entry in read_whole(ledger) if entry["what"] == what]
-    return sorted(found, key=lambda entry: float(entry["mono"]))
-
-
-def read_whole(ledger: Path) -> Iterable[dict[str, Any]]:
-    try:
-        return read_journal(ledger)
-    except json.JSONDecodeError:  # somebody is writing
-        return []
-
-
 async def test_a_standby_takes_over_and_nothing_acknowledged_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,9 +110,9 @@ async def test_a_standby_takes_over_and_nothing_acknowledged_is_lost(
         assert set(codes) <= {0, 4}
         pause = begun_at - killed_at
         with capsys.disabled():
-            print(
+            sys.stdout.write(
                 f"\nfailover: {pause:.2f} s without a begun run, {begun_at - promoted_at:.2f} s of them after the"
-                f" promotion; {len(firing.acknowledged)} acknowledged calls, {firing.unknown} unanswered"
+                f" promotion; {len(firing.acknowledged)} acknowledged calls, {firing.unknown} unanswered\n"
             )
         assert begun_at - promoted_at < LATEST
         await check(pair, firing, ledgers)

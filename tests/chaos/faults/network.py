@@ -1,0 +1,126 @@
+"""Faults between replicas and their database: away, half-open, answers lost, slow, and a table that is locked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Final
+
+import asyncpg
+
+from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
+from tests.chaos.faults.proxy import Proxy
+from tests.chaos.fleet import Fleet
+from tests.chaos.member import Member
+
+AWAY: Final = frozenset({Excuse.LATE, Excuse.SILENT, Excuse.BLIND})
+
+
+@asynccontextmanager
+async def behind(fleet: Fleet, members: Sequence[Member]) -> AsyncIterator[Proxy]:
+    """These members reach the database through a proxy inside the block, and directly after it."""
+    with Proxy(fleet.postgres.dsn) as proxy:
+        await _move(fleet, members, proxy.dsn)
+        try:
+            yield proxy
+        finally:
+            proxy.restore()
+            await _move(fleet, members, None)
+
+
+async def refuse(fleet: Fleet, rng: Random) -> int:
+    """F10: the database cannot be reached by one replica or by all, for one lease to three."""
+    async with behind(fleet, _some(fleet, rng)) as proxy:
+        proxy.refuse()
+        await fleet.for_a_while(fleet.lease * rng.uniform(1, 3))
+        proxy.restore()
+        await _until_it_works(fleet, proxy)
+        return _counted(proxy.counts.refused, "nobody tried to connect")
+
+
+async def half_open(fleet: Fleet, rng: Random) -> int:
+    """F11: connections stand and nothing comes through; then they flow again, or are gone."""
+    async with behind(fleet, _some(fleet, rng)) as proxy:
+        proxy.freeze()
+        await fleet.for_a_while(fleet.lease * rng.uniform(0.5, 2))
+        proxy.restore()
+        if rng.random() < 0.5:
+            proxy.cut()
+        await _until_it_works(fleet, proxy)
+        return _counted(proxy.counts.held, "nothing was held back")
+
+
+async def lose_answers(fleet: Fleet, rng: Random) -> int:
+    """F12: commits are done, and their sessions end before the answer."""
+    wanted = rng.randint(5, 20)
+    async with behind(fleet, _some(fleet, rng)) as proxy:
+        proxy.cut_answers(times=wanted)
+
+        async def lost() -> bool:
+            return len(proxy.counts.cut_answers) >= wanted
+
+        await fleet.until(lost, f"{wanted} answers lost", within=30)
+        proxy.restore()
+        await _until_it_works(fleet, proxy)
+        return _counted(len(proxy.counts.cut_answers), "no answer was lost")
+
+
+async def slow(fleet: Fleet, rng: Random) -> int:
+    """F13: every answer comes 50 to 500 ms later."""
+    async with behind(fleet, _some(fleet, rng)) as proxy:
+        proxy.delay(rng.uniform(0.05, 0.5))
+        await fleet.for_a_while(fleet.lease * 2)
+        proxy.restore()
+        await _until_it_works(fleet, proxy)
+        return _counted(proxy.counts.delayed, "no answer was late")
+
+
+async def lock_table(fleet: Fleet, rng: Random) -> int:
+    """F13: somebody locks a table for some seconds, as a careless ALTER TABLE does."""
+    table = rng.choice(["tocsin.runs", "tocsin.triggers", "tocsin.leases", "tocsin.transitions"])
+    session = await asyncpg.connect(fleet.postgres.dsn, server_settings={"application_name": "chaos"})
+    try:
+        async with session.transaction():
+            await session.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await fleet.for_a_while(rng.uniform(1, fleet.lease * 1.5))
+            waiting = await fleet.value("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    finally:
+        session.terminate()
+    return _counted(waiting, f"nobody waited for {table}")
+
+
+def _some(fleet: Fleet, rng: Random) -> list[Member]:
+    """One replica, or all of them."""
+    return list(fleet.members) if rng.random() < 0.3 else [rng.choice(fleet.members)]
+
+
+def _counted(effects: int, otherwise: str) -> int:
+    if not effects:
+        raise DidNothing(otherwise)
+    return effects
+
+
+async def _move(fleet: Fleet, members: Sequence[Member], dsn: str | None) -> None:
+    for member in members:
+        member.dsn = dsn
+    await asyncio.gather(*(fleet.restart(member) for member in members))
+
+
+async def _until_it_works(fleet: Fleet, proxy: Proxy) -> None:
+    """A session goes through the proxy again. A replica that died of the fault is started by its next move."""
+
+    async def works() -> bool:
+        session = await asyncpg.connect(proxy.dsn, timeout=2)
+        await session.close()
+        return True
+
+    await fleet.until(works, "a session through the proxy", within=10)
+
+
+FAULTS: Catalogue = {
+    "F10": lambda: Simple("F10", refuse, excuses=AWAY),
+    "F11": lambda: Simple("F11", half_open, excuses=AWAY),
+    "F12": lambda: Simple("F12", lose_answers, excuses=AWAY),
+    "F13": lambda: Simple("F13", slow, excuses=AWAY),
+    "F13a": lambda: Simple("F13a", lock_table, excuses=AWAY),
+}
