@@ -200,7 +200,7 @@ FAULTS: Catalogue = {
     "F4": lambda: Simple("F4", poison_run, excuses=LATE),
     "F5": lambda: Simple("F5", freeze_beyond_lease, excuses=SILENT),
     "F5a": lambda: Simple("F5a", freeze_all, excuses=SILENT),
-    "F5b": lambda: Simple("F5b", freeze_in_transaction, excuses=SILENT),
+    "F5b": lambda: Simple("F5b", freeze_in_transaction, excuses=frozenset({Excuse.SILENT})),
     "F6": lambda: Simple("F6", freeze_program),
     "F7": lambda: Simple("F7", stall_loop, excuses=LATE),
     "F34": lambda: Simple("F34", terminate, excuses=LATE),
