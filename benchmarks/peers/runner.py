@@ -1,0 +1,90 @@
+"""Carries out a plan: every case, every run, every contestant in turn, a line and a row each."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.peers.contestants import Contestant
+from benchmarks.peers.environments import Unavailable, environment, versions
+from benchmarks.peers.ground import Cannot, Case, Figures, Scenario, ground
+from benchmarks.peers.processes import AdapterFailed
+from benchmarks.peers.results import Result, case_name, keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    scenarios: Sequence[Scenario]
+    contestants: Sequence[Contestant]
+    runs: int
+    quick: bool = False
+    only: str = ""
+    renew: bool = False
+    save: bool = False
+
+
+async def carry_out(plan: Plan) -> None:
+    """Everything is measured and printed; kept, if the plan says so."""
+    pythons: dict[str, Path | str] = {}
+    for contestant in plan.contestants:
+        try:
+            pythons[contestant.name] = environment(contestant, renew=plan.renew)
+        except Unavailable as reason:
+            pythons[contestant.name] = str(reason)
+    shown = {
+        contestant.name: versions(python, contestant.shown)
+        for contestant in plan.contestants
+        if isinstance(python := pythons[contestant.name], Path)
+    }
+    for scenario in plan.scenarios:
+        results = await _measure_all(plan, scenario, pythons)
+        if plan.save:
+            keep(scenario.name, results, shown)
+
+
+async def _measure_all(plan: Plan, scenario: Scenario, pythons: dict[str, Path | str]) -> list[Result]:
+    results: list[Result] = []
+    cases = [c for c in (scenario.quick if plan.quick else scenario.cases) if plan.only in case_name(c)]
+    refused: set[tuple[str, str]] = set()
+    for case in cases:
+        for number in range(1, plan.runs + 1):
+            for contestant in plan.contestants:
+                if scenario.only and contestant.name not in scenario.only:
+                    continue
+                # What cannot be done is said once.
+                if (contestant.name, case_name(case)) in refused:
+                    continue
+                result = await _measured(scenario, contestant, pythons[contestant.name], case, number)
+                if result.cannot:
+                    refused.add((contestant.name, case_name(case)))
+                print(result.line(scenario), flush=True)
+                results.append(result)
+    return results
+
+
+async def _measured(scenario: Scenario, contestant: Contestant, python: Path | str, case: Case, number: int) -> Result:
+    figures: Figures = {}
+    cannot = contestant.cannot.get(scenario.name, "")
+    failed = ""
+    started = time.monotonic()
+    if isinstance(python, str):
+        cannot = python
+    elif not cannot:
+        try:
+            async with ground(contestant, python, scenario.settings or {}) as prepared:
+                figures = await scenario.measure(prepared, case)
+        except (Cannot, Unavailable) as reason:
+            cannot = str(reason)
+        except (AdapterFailed, asyncpg.PostgresError, OSError) as reason:
+            failed = str(reason) or type(reason).__name__
+    return Result(
+        contestant=contestant.name,
+        case=dict(case),
+        run=number,
+        figures=figures,
+        cannot=cannot,
+        failed=failed,
+        took=round(time.monotonic() - started, 1),
+    )
