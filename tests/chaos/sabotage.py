@@ -183,6 +183,7 @@ HOLES: Final[Mapping[str, Hole]] = {
         says="the planner's lock, and the compare-and-set of the cursor",
         caught_by="I3",
         install=_statements(holes.unlocked),
+        seconds=15,
     ),
     "fence": Hole(
         says="a settlement compares the fence",
@@ -201,6 +202,7 @@ HOLES: Final[Mapping[str, Hole]] = {
         caught_by="I6",
         install=_statements(holes.overlapping),
         sql="DROP INDEX tocsin.runs_scope_held",
+        seconds=25,
     ),
     "amnesty": Hole(
         says="whoever was blind waits before a verdict", caught_by="I7", install=_no_amnesty, faults=["F5a"]
