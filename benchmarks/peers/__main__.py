@@ -12,7 +12,6 @@ Results are kept below benchmarks/results with --save, which is the default of a
 
 import argparse
 import asyncio
-import sys
 
 from benchmarks.peers.contestants import named
 from benchmarks.peers.runner import Plan, carry_out
@@ -51,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

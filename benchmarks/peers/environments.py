@@ -75,7 +75,15 @@ def environment(contestant: Contestant, *, renew: bool = False) -> Path:
     if renew or made != list(contestant.packages):
         shutil.rmtree(place, ignore_errors=True)
         subprocess.run([python, "-m", "venv", place], check=True)
-        pip = [place / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--upgrade"]
+        pip = [
+            str(place / "bin" / "python"),
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--upgrade",
+        ]
         packages = [package.replace("{root}", str(ROOT)) for package in contestant.packages]
         answer = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False, cwd=ROOT)
         if answer.returncode:

@@ -44,7 +44,7 @@ async def _burst(ground: Ground, case: Case, *, kill: bool) -> Figures:
     # Whoever fires twice has had the time to do so.
     await asyncio.sleep(2)
     begins = [mark for mark in marks(ground.crew.records, "B") if mark.key.startswith("tick")]
-    first = {}
+    first: dict[str, float] = {}
     for mark in begins:
         first.setdefault(mark.key, mark.at - instant)
     late = sorted(first.values())
