@@ -25,7 +25,7 @@ from tocsin.engine.control import Control
 from tocsin.store.database import Database
 from tocsin.testing.history import audit
 from tocsin.testing.history.checker import check, report
-from tocsin.testing.history.limits import start_lags
+from tocsin.testing.history.limits import fenced_work, start_lags
 from tocsin.testing.history.logs import Bounds, Logs
 from tocsin.testing.violation import Violation
 
@@ -76,6 +76,10 @@ class Verdict:
         if lags:
             median, most = lags[len(lags) // 2].total_seconds(), lags[-1].total_seconds()
             lines.append(f"starts: median {median * 1000:.0f} ms after the instant, at most {most:.2f} s")
+        if zombies := fenced_work(logs):
+            lines.append(
+                f"{len(zombies)} effects of fenced attempts, at most {zombies[-1].total_seconds():.2f} s after"
+            )
         lines += [f"not done: {one}" for one in self.broken]
         if not self.clean:
             lines += [report(logs, self.violations), f"again: {self.course.again}"]

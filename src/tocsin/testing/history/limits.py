@@ -155,5 +155,24 @@ def start_lags(logs: Logs) -> list[timedelta]:
     return sorted(entry["at"] - effective[entry["run"]] for entry in first if entry["run"] in effective)
 
 
+def fenced_work(logs: Logs) -> list[timedelta]:
+    """How long attempts that were fenced went on doing something beside their successor: no verdict either.
+
+    Nobody can stop a process that stands still and wakes; ``idempotency_key`` is for its effects.
+    """
+    begun: dict[str, dict[int, datetime]] = {}
+    last: dict[tuple[str, int], datetime] = {}
+    for entry in logs.entries:
+        if entry["what"] == "START":
+            begun.setdefault(entry["run"], {})[entry["fence"]] = entry["at"]
+        elif entry["what"] == "EFFECT":
+            last[entry["run"], entry["fence"]] = entry["at"]
+    found = []
+    for (run_id, fence), at in last.items():
+        successors = [since for later, since in begun.get(run_id, {}).items() if later > fence]
+        found += [at - min(successors)] if successors and at > min(successors) else []
+    return sorted(found)
+
+
 def _name(logs: Logs, row: Row) -> str:
     return logs.names().get(str(row["trigger_id"]), str(row["trigger_id"]))
