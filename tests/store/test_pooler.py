@@ -2,20 +2,14 @@
 
 import asyncio
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
+from tests.chaos.faults.pooler import MISSING, PGBOUNCER, pooled
 from tests.engine.building import a_replica, a_trigger, an_app, eventually
 from tocsin import cron
 from tocsin.clock import SystemClock
@@ -23,72 +17,11 @@ from tocsin.domain.errors import StoreError
 from tocsin.engine.control import Control
 from tocsin.run import Run
 from tocsin.store.database import Database
-from tocsin.store.isolation import choose_isolation, spawn
 from tocsin.store.migrate import migrate, migrations
-
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-MISSING = "pgbouncer is not installed: apt install pgbouncer"
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 
 pytestmark = pytest.mark.skipif(PGBOUNCER is None and not os.environ.get("CI"), reason=MISSING)
-
-
-@asynccontextmanager
-async def pooled(dsn: str) -> AsyncIterator[str]:
-    """The same database through pgbouncer in transaction mode, with two server sessions for everybody."""
-    assert PGBOUNCER is not None, MISSING
-    parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    target = (
-        f"host={query['host'][0]} port={query.get('port', ['5432'])[0]}"
-        if "host" in query
-        else f"host={parts.hostname} port={parts.port or 5432} password={parts.password or ''}"
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="tocsin-pooler-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        ini = directory / "pgbouncer.ini"
-        ini.write_text(
-            f"[databases]\n* = {target} user={parts.username}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n{_without_prepared_statements()}"
-        )
-        program = Path(PGBOUNCER)
-        # It refuses to be root, as PostgreSQL does, and must reach the same socket.
-        process = spawn(
-            [program, str(ini)],
-            choose_isolation(directory, program, owner=None),
-            directory=directory,
-            env=os.environ,
-            output=subprocess.DEVNULL,
-        )
-        try:
-            through = f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
-            await eventually(lambda: _answers(through), what="an answer of pgbouncer")
-            yield through
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _without_prepared_statements() -> str:
-    """Since 1.21 it can follow prepared statements from session to session, which is not to be relied upon."""
-    told = subprocess.run([PGBOUNCER or "pgbouncer", "--version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(int(part) for part in told.split()[1].split(".")[:2])
-    return "max_prepared_statements = 0\n" if version >= (1, 21) else ""
-
-
-async def _answers(dsn: str) -> bool:
-    try:
-        connection = await asyncpg.connect(dsn, timeout=2, statement_cache_size=0)
-    except (OSError, asyncpg.PostgresError):
-        return False
-    await connection.close()
-    return True
 
 
 async def test_hubs_behind_a_transaction_pooler_fire_and_settle_everything(dsn: str) -> None:

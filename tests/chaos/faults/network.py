@@ -1,31 +1,17 @@
 """Faults between replicas and their database: away, half-open, answers lost, slow, and a table that is locked."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
 import asyncpg
 
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
+from tests.chaos.faults.moving import behind
 from tests.chaos.faults.proxy import Proxy
 from tests.chaos.fleet import Fleet
 from tests.chaos.member import Member
 
 AWAY: Final = frozenset({Excuse.LATE, Excuse.SILENT, Excuse.BLIND})
-
-
-@asynccontextmanager
-async def behind(fleet: Fleet, members: Sequence[Member]) -> AsyncIterator[Proxy]:
-    """These members reach the database through a proxy inside the block, and directly after it."""
-    with Proxy(fleet.postgres.dsn) as proxy:
-        await _move(fleet, members, proxy.dsn)
-        try:
-            yield proxy
-        finally:
-            proxy.restore()
-            await _move(fleet, members, None)
 
 
 async def refuse(fleet: Fleet, rng: Random) -> int:
@@ -98,12 +84,6 @@ def _counted(effects: int, otherwise: str) -> int:
     if not effects:
         raise DidNothing(otherwise)
     return effects
-
-
-async def _move(fleet: Fleet, members: Sequence[Member], dsn: str | None) -> None:
-    for member in members:
-        member.dsn = dsn
-    await asyncio.gather(*(fleet.restart(member) for member in members))
 
 
 async def _until_it_works(fleet: Fleet, proxy: Proxy) -> None:

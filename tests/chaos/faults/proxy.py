@@ -71,7 +71,8 @@ class _Cutting:
 class Proxy:
     """Forwards both ways until told otherwise; its methods may be called from any thread."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.counts = Counts()
         self._target = dsn
         self._loop = asyncio.new_event_loop()
@@ -88,7 +89,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._wait(asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1000, limit=READ_AHEAD))
+        self._server = self._wait(asyncio.start_server(self._accept, self._host, 0, backlog=1000, limit=READ_AHEAD))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,7 +109,7 @@ class Proxy:
         parts = urlsplit(self._target)
         user = quote(parts.username or "", safe="") + (f":{parts.password}" if parts.password else "")
         rest = [(name, value) for name, value in parse_qsl(parts.query) if name not in ("host", "port")]
-        return parts._replace(netloc=f"{user}@127.0.0.1:{self.port}", query=urlencode(rest)).geturl()
+        return parts._replace(netloc=f"{user}@{self._host}:{self.port}", query=urlencode(rest)).geturl()
 
     @property
     def open_sessions(self) -> int:
