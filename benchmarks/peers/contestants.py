@@ -68,6 +68,84 @@ CONTESTANTS: Final = (
         resident=True,
         unsettled="SELECT EXISTS (SELECT FROM pgqueuer WHERE status IN ('queued', 'picked'))",
     ),
+    Contestant(
+        name="oban",
+        title="Oban",
+        packages=("oban",),
+        shown=("oban", "psycopg"),
+        setting="a queue as wide as the slots, leadership on, its defaults; the crash scenario also with"
+        " `lifeline` of 1 s and `rescue_after` of 2 s",
+        python=(3, 12),
+        resolution=60,
+        resident=True,
+        unsettled="SELECT EXISTS (SELECT FROM oban_jobs WHERE state IN ('available', 'scheduled', 'executing'))",
+    ),
+    Contestant(
+        name="procrastinate",
+        title="Procrastinate",
+        packages=("procrastinate",),
+        shown=("procrastinate", "psycopg"),
+        setting="PsycopgConnector, concurrency as the slots; the crash scenario also with the documented task that"
+        " retries stalled jobs, every second",
+        resident=True,
+        unsettled="SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))",
+        largest={"throughput": 5_000, "plan": 0, "burst": 1_000, "bulk": 20_000, "idle": 10_000},
+    ),
+    Contestant(
+        name="dbos",
+        title="DBOS",
+        packages=("dbos",),
+        shown=("dbos", "psycopg"),
+        setting="a queue polled every 0.1 s (default 1 s), schedules looked for every second (default 30 s)",
+        unsettled="SELECT EXISTS (SELECT FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING'))",
+        largest={"throughput": 2_000, "plan": 0, "burst": 100, "bulk": 2_000, "idle": 100},
+        cannot={
+            "crash": "the workflows of a dead process are taken up by one with the same executor id, or by Conductor,"
+            " which is another product",
+            "drain": "a workflow in hand at the end of the limit is taken up as after a crash",
+        },
+    ),
+    Contestant(
+        name="apscheduler4",
+        title="APScheduler 4 (alpha)",
+        packages=("apscheduler==4.0.0a6", "asyncpg", "sqlalchemy[asyncio]", "anyio==4.9.*"),
+        shown=("apscheduler", "asyncpg", "sqlalchemy", "anyio"),
+        setting="SQLAlchemyDataStore on asyncpg with AsyncpgEventBroker; anyio 4.9, as it fails with newer ones",
+        unsettled="SELECT EXISTS (SELECT FROM jobs)",
+        largest={"throughput": 2_000, "plan": 0, "burst": 1_000, "bulk": 2_000, "idle": 10_000},
+        cannot={
+            "crash": "a job whose worker died is marked as abandoned and not run again",
+            "drain": "cancels what is in hand as it leaves, and does not run it again",
+        },
+    ),
+    Contestant(
+        name="apscheduler3",
+        title="APScheduler 3",
+        packages=("apscheduler<4",),
+        shown=("apscheduler",),
+        setting="AsyncIOScheduler, schedules in memory, one process: several would fire everything several times",
+        store="memory",
+        resident=True,
+        replicas=1,
+        cannot={
+            "throughput": "has no queue: it calls functions in its own process",
+            "latency": "has no queue to ask through from another process",
+            "bulk": "has no queue",
+            "crash": "what it had in hand is gone with its process",
+            "drain": "cancels what is in hand as it leaves, and does not run it again",
+        },
+    ),
+    Contestant(
+        name="docket",
+        title="Docket",
+        packages=("pydocket",),
+        shown=("pydocket", "redis"),
+        setting="Redis with its log synced every second, checks every 5 ms (default 250 ms), at most 90 slots as"
+        " its connections end there; that a run is settled cannot be asked of it, so its last begin counts",
+        store="redis",
+        largest={"plan": 0},
+        cannot={"drain": "its drain has no limit: it waits for what is in hand, however long that takes"},
+    ),
 )
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-from benchmarks.peers.contestants import CONTESTANTS
 from benchmarks.peers.ground import Case, Figures, Ground, Scenario
 from benchmarks.peers.processes import AdapterFailed, marks
 from benchmarks.peers.servers import session
@@ -61,5 +60,4 @@ SCENARIO = Scenario(
     units={"runs_per_s": "runs/s", "doubled": "runs"},
     lower=False,
     measure=throughput,
-    only=tuple(c.name for c in CONTESTANTS if c.name != "apscheduler3"),
 )
