@@ -80,6 +80,8 @@ class Verdict:
             lines.append(
                 f"{len(zombies)} effects of fenced attempts, at most {zombies[-1].total_seconds():.2f} s after"
             )
+        if hit := {point: count for point, count in self.points.items() if count}:
+            lines.append(f"crashed at {hit}")
         lines += [f"not done: {one}" for one in self.broken]
         if not self.clean:
             lines += [report(logs, self.violations), f"again: {self.course.again}"]
