@@ -10,11 +10,11 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from tests.chaos.agents import hub
+from tests.chaos.faults.firing import Firing
 from tests.chaos.faults.ledgers import entries
 from tests.chaos.faults.pair import Pair
 from tests.chaos.fleet import SETTINGS
@@ -23,7 +23,6 @@ from tests.chaos.member import Member
 from tests.engine.building import eventually
 from tocsin import Hub, every
 from tocsin.clock import SystemClock
-from tocsin.domain.errors import StoreError
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
 from tocsin.store.migrate import migrate
@@ -33,28 +32,6 @@ LATEST = 10.0
 """Seconds within which runs begin again after a promotion."""
 
 PATIENCE = 60 * float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
-
-
-class Firing:
-    """Fires by hand without a pause, and keeps what was acknowledged."""
-
-    def __init__(self, control: Control) -> None:
-        self.acknowledged: list[UUID] = []
-        self.unknown = 0
-        self._control = control
-
-    async def run(self) -> None:
-        number = 0
-        while True:
-            number += 1
-            try:
-                answer = await self._control.fire("by-hand", key=f"key-{number}")
-            except StoreError:
-                self.unknown += 1
-                continue
-            self.acknowledged.append(UUID(str(answer["id"])))
-            # A call every few milliseconds is load enough beside three replicas.
-            await asyncio.sleep(0.01)
 
 
 def a_load() -> Any:

@@ -104,14 +104,18 @@ class Server:
     def dsn(self) -> str:
         return f"postgresql://tocsin@127.0.0.1:{self.port}/postgres"
 
+    def program(self, name: str) -> Path | None:
+        """One of the programs that came with it, None where there is none of that name."""
+        return self._place.program(name)
+
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    async def initialise(self) -> None:
-        """An empty cluster whose sessions over loopback need no password."""
+    async def initialise(self, *options: str) -> None:
+        """An empty cluster whose sessions over loopback need no password. options: more of initdb's."""
         command = ["initdb", "-D", str(self._data), "-U", "tocsin", "-E", "UTF8", "--no-locale", "--no-sync"]
-        await self._run([*command, "--auth=trust", "--no-instructions"])
+        await self._run([*command, "--auth=trust", "--no-instructions", *options])
 
     async def copy(self, name: str) -> "Server":
         """A standby of this server, not started yet, that will stream from it under its own name."""
