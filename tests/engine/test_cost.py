@@ -30,7 +30,7 @@ async def make_due(world: World) -> None:
 async def test_a_batch_of_the_whole_path_costs_the_same_statements(world: World, count: int) -> None:
     """Planned, claimed and settled: with a batch as large as what is due, each is a fixed number of statements."""
     await armed(world, count)
-    executor = Scripted(slots=count)
+    executor = Scripted(slots=2 * count)
     database = Database(world.dsn)
     try:
         await database.open()

@@ -73,6 +73,8 @@ class Runner:
         self._time = time
         self._log = log
         self._batch = batch
+        # While one half is being executed, the database is busy with the claim of the other.
+        self._half = ceil(executor.slots / 2)
         self._wake = wake
         self._ended = ended
         self._expired = expired
@@ -135,7 +137,7 @@ class Runner:
         return self._time.until(self._awaited[0])
 
     async def run_once(self) -> bool:
-        free = min(self._executor.slots - self._active - self._kept, self._batch)
+        free = min(self._executor.slots - self._active - self._kept, self._batch, self._half)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         self.held_back = len(self._settler) > 2 * self._executor.slots
         if not self.accepting or free <= 0 or self.held_back or self._expired():

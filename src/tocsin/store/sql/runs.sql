@@ -177,12 +177,13 @@ SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, 
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), given AS (
-    SELECT g.id, g.fence, g.state, g.reason, g.delay, g.counted, g.output::jsonb AS output,
+    SELECT g.id, g.fence, g.state, g.reason, coalesce(g.delay, interval '0') AS delay,
+           g.uncounted IS NULL AS counted, g.output::jsonb AS output,
            g.error_kind, g.error_message, g.usage::jsonb AS usage, g.log
       FROM unnest(:ids::uuid[], :fences::bigint[], :states::text[], :reasons::text[], :delays::interval[],
-                  :counted::boolean[], :outputs::text[], :error_kinds::text[], :error_messages::text[],
+                  :uncounted::boolean[], :outputs::text[], :error_kinds::text[], :error_messages::text[],
                   :usages::text[], :logs::text[])
-        AS g (id, fence, state, reason, delay, counted, output, error_kind, error_message, usage, log)
+        AS g (id, fence, state, reason, delay, uncounted, output, error_kind, error_message, usage, log)
 ), closed AS (
     UPDATE tocsin.runs r
        -- Somebody asked for the end of it while the attempt was failing by itself: it is not begun again.
