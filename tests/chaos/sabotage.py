@@ -183,7 +183,8 @@ HOLES: Final[Mapping[str, Hole]] = {
         says="the planner's lock, and the compare-and-set of the cursor",
         caught_by="I3",
         install=_statements(holes.unlocked),
-        seconds=15,
+        # A planner that stood still must not put the cursor where it saw it last.
+        faults=["F5b"],
     ),
     "fence": Hole(
         says="a settlement compares the fence",

@@ -16,7 +16,7 @@ MIXES = {
 
 @pytest.mark.parametrize("seed", list(MIXES))
 async def test_every_promise_holds_through_a_course_of_faults(seed: int, quick_path: Path) -> None:
-    verdict = await run(Course(seed=seed, faults=MIXES[seed], seconds=48), quick_path)
+    verdict = await run(Course(seed=seed, faults=MIXES[seed], seconds=42), quick_path)
     sys.stdout.write(f"{verdict}\n")
     assert verdict.clean, str(verdict)
     # A fault that did nothing proves nothing.
