@@ -72,12 +72,12 @@ class Peer(Adapter):
             stage.say("registered", seconds=time.monotonic() - started)
         await stage.ready()
         async with until_told() as told:
-            # The dispatch is limited by slots only where a scenario holds long runs.
+            # The dispatch is limited by slots only where a scenario holds long runs; a batch is half of them at most.
             limits = {"max_concurrent_tasks": order.slots} if order.nap else {}
             heartbeat = timedelta(seconds=2) if order.aggressive else timedelta(seconds=30)
             running = asyncio.create_task(
                 pgq.run(
-                    batch_size=min(order.slots, 500),
+                    batch_size=order.slots // 2 if order.nap else min(order.slots, 500),
                     heartbeat_timeout=heartbeat,
                     dequeue_timeout=timedelta(seconds=1 if order.aggressive else 30),
                     **limits,

@@ -14,7 +14,7 @@ from benchmarks.peers.adapters.frame import Adapter, Order, Recorder, Stage, act
 
 
 def app_of(order: Order, recorder: Recorder):
-    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=order.dsn))
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=order.dsn, max_size=20))
 
     @app.task(name="body")
     async def body(key: str, nap: float) -> None:
@@ -58,7 +58,7 @@ class Peer(Adapter):
 
     async def work(self, order: Order, recorder: Recorder, stage: Stage) -> None:
         logging.disable(logging.INFO)
-        app, body = app_of(order, recorder)
+        app, _ = app_of(order, recorder)
         if order.schedules:
             started = time.monotonic()
             declare(app, order, recorder)
@@ -67,11 +67,8 @@ class Peer(Adapter):
         if order.limit is not None:
             given["shutdown_graceful_timeout"] = order.limit
         if order.aggressive:
-            given |= {
-                "update_heartbeat_interval": 0.5,
-                "stalled_worker_timeout": 2.0,
-                "fetch_job_polling_interval": 1.0,
-            }
+            given |= {"update_heartbeat_interval": 0.5, "stalled_worker_timeout": 2.0}
+            given["fetch_job_polling_interval"] = 1.0
         async with app.open_async():
             await stage.ready()
             stage.up()
