@@ -6,7 +6,7 @@ FAULTS ?=
 SECONDS ?= 48
 MINUTES ?= 60
 
-.PHONY: check test demo bench fmt chaos chaos-long
+.PHONY: check test demo bench bench-quick fmt chaos chaos-long
 
 check test demo bench fmt:
 	$(PYTHON) dev.py $@ $(ARGS)
@@ -18,3 +18,7 @@ chaos:
 # Every fault alone, then mixes, seed after seed.
 chaos-long:
 	$(PYTHON) dev.py chaos long "$(MINUTES)"
+
+# Against the peers alone, in a few minutes.
+bench-quick:
+	$(PYTHON) dev.py bench --quick

@@ -1,9 +1,12 @@
-"""Every benchmark, one after the other: ``python3 dev.py bench``."""
+"""Every benchmark, one after the other: ``python3 dev.py bench``; ``--quick``: those against peers, in minutes."""
 
 import subprocess
 import sys
 
-for module in ("benchmarks.cron", "benchmarks.startup", "benchmarks.engine"):
+MODULES = ("benchmarks.cron", "benchmarks.startup", "benchmarks.engine", "benchmarks.peers")
+
+quick = sys.argv[1:] == ["--quick"]
+for module in ("benchmarks.peers",) if quick else MODULES:
     print(f"\n== python -m {module}", flush=True)
-    if subprocess.run([sys.executable, "-m", module], check=False).returncode:
+    if subprocess.run([sys.executable, "-m", module, *sys.argv[1:]], check=False).returncode:
         sys.exit(f"{module} failed")

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 
 from benchmarks.peers.contestants import named
+from benchmarks.peers.page import write_page
 from benchmarks.peers.runner import Plan, carry_out
 from benchmarks.peers.scenarios import SCENARIOS
 
@@ -47,6 +48,8 @@ def main() -> None:
             save=options.save or not (options.quick or given or options.only or options.runs),
         )
         asyncio.run(carry_out(plan))
+    if "page" in options.scenarios or (not options.scenarios and not options.quick):
+        write_page()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ class Contestant:
     packages: for pip; {root} is this checkout. shown: distributions whose versions are reported.
     setting: what it was run with, in words. cannot: scenario to reason. resolution: seconds between
     instants that a schedule can name. resident: its schedules live in the working process.
+    lead: seconds that it takes for each schedule before it stands, generously.
     unsettled: SQL that is true while a run has not ended; None where the store is not PostgreSQL.
     stretch: so many times the runs for throughput, for one that would be through too soon.
     largest: the largest size of a scenario it is asked for, since more would take minutes.
@@ -26,6 +27,7 @@ class Contestant:
     store: str = "postgresql"
     resolution: int = 1
     resident: bool = False
+    lead: float = 0.001
     replicas: int = 3
     drain_limit: str = ""
     unsettled: str | None = None
@@ -63,6 +65,7 @@ CONTESTANTS: Final = (
         name="pgqueuer",
         title="PgQueuer",
         packages=("pgqueuer[asyncpg]", "uvloop"),
+        lead=0.003,
         shown=("pgqueuer", "asyncpg"),
         setting="`PgQueuer.run` on one asyncpg connection and uvloop, batch_size 500 for throughput; the rest default",
         resident=True,
@@ -72,6 +75,7 @@ CONTESTANTS: Final = (
         name="oban",
         title="Oban",
         packages=("oban",),
+        lead=0.002,
         shown=("oban", "psycopg"),
         setting="a queue as wide as the slots, leadership on, its defaults; the crash scenario also with"
         " `lifeline` of 1 s and `rescue_after` of 2 s",
@@ -84,6 +88,7 @@ CONTESTANTS: Final = (
         name="procrastinate",
         title="Procrastinate",
         packages=("procrastinate",),
+        lead=0.002,
         shown=("procrastinate", "psycopg"),
         setting="PsycopgConnector with a pool of 20, concurrency as the slots; the crash scenario also with the"
         " documented task that retries stalled jobs, every second",
@@ -95,6 +100,7 @@ CONTESTANTS: Final = (
         name="dbos",
         title="DBOS",
         packages=("dbos",),
+        lead=0.05,
         shown=("dbos", "psycopg"),
         setting="a queue polled every 0.1 s (default 1 s), schedules looked for every second (default 30 s)",
         unsettled="SELECT EXISTS (SELECT FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING'))",
@@ -109,6 +115,7 @@ CONTESTANTS: Final = (
         name="apscheduler4",
         title="APScheduler 4 (alpha)",
         packages=("apscheduler==4.0.0a6", "asyncpg", "sqlalchemy[asyncio]", "anyio==4.9.*"),
+        lead=0.02,
         shown=("apscheduler", "asyncpg", "sqlalchemy", "anyio"),
         setting="SQLAlchemyDataStore on asyncpg with AsyncpgEventBroker; anyio 4.9, as it fails with newer ones",
         unsettled="SELECT EXISTS (SELECT FROM jobs)",

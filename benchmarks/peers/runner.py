@@ -39,28 +39,27 @@ async def carry_out(plan: Plan) -> None:
         if isinstance(python := pythons[contestant.name], Path)
     }
     for scenario in plan.scenarios:
-        results = await _measure_all(plan, scenario, pythons)
-        if plan.save:
-            keep(scenario.name, results, shown)
+        for case in scenario.quick if plan.quick else scenario.cases:
+            if plan.only in case_name(case):
+                results = await _all_runs(plan, scenario, case, pythons)
+                # Case by case, so that what was measured is not lost with what was not.
+                if plan.save:
+                    keep(scenario.name, results, shown)
 
 
-async def _measure_all(plan: Plan, scenario: Scenario, pythons: dict[str, Path | str]) -> list[Result]:
+async def _all_runs(plan: Plan, scenario: Scenario, case: Case, pythons: dict[str, Path | str]) -> list[Result]:
     results: list[Result] = []
-    cases = [c for c in (scenario.quick if plan.quick else scenario.cases) if plan.only in case_name(c)]
-    refused: set[tuple[str, str]] = set()
-    for case in cases:
-        for number in range(1, plan.runs + 1):
-            for contestant in plan.contestants:
-                if scenario.only and contestant.name not in scenario.only:
-                    continue
-                # What cannot be done is said once.
-                if (contestant.name, case_name(case)) in refused:
-                    continue
-                result = await _measured(scenario, contestant, pythons[contestant.name], case, number)
-                if result.cannot:
-                    refused.add((contestant.name, case_name(case)))
-                print(result.line(scenario), flush=True)
-                results.append(result)
+    refused: set[str] = set()
+    for number in range(1, plan.runs + 1):
+        for contestant in plan.contestants:
+            # What cannot be done is said once.
+            if (scenario.only and contestant.name not in scenario.only) or contestant.name in refused:
+                continue
+            result = await _measured(scenario, contestant, pythons[contestant.name], case, number)
+            if result.cannot:
+                refused.add(contestant.name)
+            print(result.line(scenario), flush=True)
+            results.append(result)
     return results
 
 

@@ -27,7 +27,8 @@ async def _burst(ground: Ground, case: Case, *, kill: bool) -> Figures:
     schedules = case["schedules"]
     if schedules > ground.contestant.largest.get("burst", schedules):
         raise Cannot(f"not tried beyond {ground.contestant.largest['burst']:,} schedules: it would take minutes")
-    due = next_instant(ground.contestant.resolution, 6 + schedules / 1_000 * (2.5 if ground.contestant.resident else 1))
+    contestant = ground.contestant
+    due = next_instant(contestant.resolution, 6 + schedules * contestant.lead)
     order = {"schedules": schedules, "due": due, "slots": SLOTS, "prefix": "tick"}
     if not ground.contestant.resident:
         await ground.crew.do("register", **order)

@@ -1,0 +1,207 @@
+"""docs/benchmarks.md and its charts, made from benchmarks/results alone."""
+
+import shutil
+from typing import Final
+
+from benchmarks.peers.aims import AIMS
+from benchmarks.peers.charts import Bar, bar_chart
+from benchmarks.peers.contestants import CONTESTANTS, REFERENCE, TOCSIN
+from benchmarks.peers.environments import ROOT
+from benchmarks.peers.ground import Scenario
+from benchmarks.peers.results import load
+from benchmarks.peers.scenarios import SCENARIOS
+from benchmarks.peers.summary import Summary
+
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+CHARTS: Final = ROOT / "docs" / "benchmarks"
+TITLES: Final = {contestant.name: contestant.title for contestant in CONTESTANTS}
+WORDS: Final = {
+    "runs_per_s": "runs/s",
+    "all_begun_s": "all begun",
+    "p50_ms": "p50",
+    "p99_ms": "p99",
+    "max_ms": "max",
+    "statements_per_min": "statements/min",
+    "cpu_s_per_min": "CPU s/min",
+    "register_s": "registered in",
+    "memory_mb": "memory",
+    "after_limit_s": "after the limit",
+}
+
+
+def write_page() -> None:
+    """The page and its charts say what the kept results say, and nothing older is left."""
+    documents = {name: document for name in SCENARIOS if (document := load(name)) is not None}
+    summary = Summary(documents)
+    shutil.rmtree(CHARTS, ignore_errors=True)
+    CHARTS.mkdir(parents=True)
+    sections = [_head(summary), _contestants(summary), _aims(summary), _where_a_peer_is_better(summary)]
+    sections += [_section(summary, SCENARIOS[name]) for name in documents]
+    PAGE.write_text("\n\n".join(sections) + "\n")
+
+
+def _head(summary: Summary) -> str:
+    documents = summary.documents.values()
+    machines = {f"{document['machine']['cores']} cores, {document['machine']['system']}" for document in documents}
+    days = sorted({document["measured_at"][:10] for document in documents})
+    runs = sorted({row["run"] for document in documents for row in document["results"]})
+    return f"""# Benchmarks
+
+<!-- Made by `python -m benchmarks.peers page` from benchmarks/results; do not edit. -->
+
+Tocsin beside its peers, on one machine ({"; ".join(sorted(machines))}),
+measured {" to ".join(days[:1] + days[1:][-1:])}.
+`make bench` measures everything again and makes this page anew; `make bench-quick` takes under five minutes, with
+fewer peers and sizes, and prints its figures without keeping them.
+
+Each measurement has a PostgreSQL cluster (or a Redis) that was made for it, with `fsync` on and the server's own
+defaults. Contestants run in environments of their own on the same Python. Runs are interleaved over the contestants,
+so that what drifts on the machine drifts for all. Figures are medians of up to {max(runs)} runs, with their range in
+parentheses; one without a range was measured once, or came out the same. Peers that are too slow for a size are given
+a smaller one, which the column or the reason says. Beginnings are noted by the runs themselves, on the monotonic clock
+that all processes share. The *reference* is no product but a bare loop on asyncpg without retries, history, leases or
+logging: the ceiling."""
+
+
+def _contestants(summary: Summary) -> str:
+    versions: dict[str, dict[str, str]] = {}
+    for document in summary.documents.values():
+        versions |= document["versions"]
+    lines = ["## Contestants and their settings", "", "| | versions | setting |", "|---|---|---|"]
+    for contestant in CONTESTANTS:
+        shown = ", ".join(f"{name} {version}" for name, version in versions.get(contestant.name, {}).items())
+        lines.append(f"| {contestant.title} | {shown or 'not measured'} | {contestant.setting} |")
+    return "\n".join(lines)
+
+
+def _aims(summary: Summary) -> str:
+    lines = ["## What Tocsin is to reach", "", "| aim | | measured | |", "|---|---|---|---|"]
+    for aim in AIMS:
+        value = aim.value(summary)
+        limit = f"{'≥' if aim.at_least else '≤'} {aim.limit:g}{aim.unit}"
+        if value is None:
+            lines.append(f"| {aim.words} | {limit} | not measured | |")
+        else:
+            verdict = "reached" if aim.reached(value) else "**not reached**"
+            lines.append(f"| {aim.words} | {limit} | {_number(value)}{aim.unit} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _where_a_peer_is_better(summary: Summary) -> str:
+    lines = ["## Where a peer is better", ""]
+    for name in summary.documents:
+        scenario = SCENARIOS[name]
+        for figure, unit in scenario.units.items():
+            if figure in ("doubled", "missed", "early", "ended", "short_ended", "long_begun_elsewhere", "runs"):
+                continue
+            for case in summary.cases(name):
+                lines += _better(summary, scenario, case, figure, unit)
+    return "\n".join(lines if len(lines) > 2 else [*lines, "In none of the figures below."])
+
+
+def _better(summary: Summary, scenario: Scenario, case: str, figure: str, unit: str) -> list[str]:
+    mine = summary.median(scenario.name, case, TOCSIN, figure)
+    if mine is None or figure == "long_ended_in_place":
+        return []
+    found = []
+    for contestant in CONTESTANTS:
+        theirs = summary.median(scenario.name, case, contestant.name, figure)
+        if contestant.name in (TOCSIN, REFERENCE) or theirs is None:
+            continue
+        wrong = summary.median(scenario.name, case, contestant.name, "missed") or 0
+        if (theirs < mine) == scenario.lower and theirs != mine and not wrong:
+            found.append(f"{contestant.title} {_number(theirs)}")
+    words = WORDS.get(figure, figure)
+    return [f"- {scenario.title}, {_case(case)}, {words}: {', '.join(found)}; Tocsin {_number(mine)} {unit}"] * bool(
+        found
+    )
+
+
+def _section(summary: Summary, scenario: Scenario) -> str:
+    parts = [f"## {scenario.title}", "", scenario.explained, ""]
+    for case in summary.cases(scenario.name):
+        chart = _chart(summary, scenario, case)
+        parts += [f"**{_case(case)}**", ""]
+        if chart:
+            parts += [f"![{scenario.title}, {_case(case)}](benchmarks/{chart})", ""]
+        parts += [*_table(summary, scenario, case), ""]
+    return "\n".join(parts).rstrip()
+
+
+def _table(summary: Summary, scenario: Scenario, case: str) -> list[str]:
+    figures = list(scenario.units)
+    best = _best_peer(summary, scenario, case, figures[0])
+    reference = summary.median(scenario.name, case, REFERENCE, figures[0])
+    heads = [f"{WORDS.get(figure, figure.replace('_', ' '))}, {scenario.units[figure]}" for figure in figures]
+    lines = [f"| | {' | '.join(heads)} | to the reference | to the best peer |"]
+    lines.append("|---" * (len(figures) + 3) + "|")
+    for contestant in CONTESTANTS:
+        if not summary.rows(scenario.name, case, contestant.name):
+            continue
+        reason = summary.why_not(scenario.name, case, contestant.name)
+        if reason:
+            lines.append(f"| {contestant.title} | {reason.replace('|', '/')}" + " | " * (len(figures) + 1) + " |")
+            continue
+        cells = [_cell(summary.values(scenario.name, case, contestant.name, figure)) for figure in figures]
+        mine = summary.median(scenario.name, case, contestant.name, figures[0])
+        ratios = [f"{mine / other:.2f}×" if mine is not None and other else "–" for other in (reference, best)]
+        lines.append(f"| {contestant.title} | {' | '.join(cells)} | {' | '.join(ratios)} |")
+    return lines
+
+
+def _best_peer(summary: Summary, scenario: Scenario, case: str, figure: str) -> float | None:
+    values = [
+        value
+        for contestant in CONTESTANTS
+        if contestant.name not in (TOCSIN, REFERENCE)
+        and not summary.median(scenario.name, case, contestant.name, "missed")
+        and (value := summary.median(scenario.name, case, contestant.name, figure)) is not None
+    ]
+    if not values:
+        return None
+    return min(values) if scenario.lower else max(values)
+
+
+def _chart(summary: Summary, scenario: Scenario, case: str) -> str:
+    """The file's name; "" where there is nothing to show."""
+    figure, unit = next(iter(scenario.units.items()))
+    bars = []
+    for contestant in CONTESTANTS:
+        values = summary.values(scenario.name, case, contestant.name, figure)
+        middle = summary.median(scenario.name, case, contestant.name, figure)
+        if middle is not None:
+            bars.append(Bar(contestant.title, middle, min(values), max(values), f"{_number(middle)} {unit}"))
+    if len(bars) < 2:
+        return ""
+    name = f"{scenario.name}-{case.replace('=', '-').replace(', ', '-')}.svg"
+    title = f"{scenario.title}, {_case(case)}"
+    (CHARTS / name).write_text(bar_chart(title, f"{WORDS.get(figure, figure)} in {unit}", bars))
+    return name
+
+
+def _case(case: str) -> str:
+    """As prose: ``runs=20000, processes=2`` becomes ``20,000 runs, 2 processes``."""
+    words = []
+    for part in case.split(", "):
+        name, _, value = part.partition("=")
+        if name in ("seconds", "patience"):
+            continue
+        words.append(f"{int(value):,} {name.replace('_', ' ')}" if value.isdigit() else f"{value} {name}")
+    return ", ".join(words)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "–"
+    middle = (
+        sorted(values)[len(values) // 2] if len(values) % 2 else sum(sorted(values)[len(values) // 2 - 1 :][:2]) / 2
+    )
+    if len(set(values)) == 1:
+        return _number(middle)
+    return f"{_number(middle)} ({_number(min(values))} – {_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
