@@ -78,6 +78,19 @@ async def test_frozen_nothing_comes_through_and_nobody_is_told(proxy: Proxy) -> 
     await client.close()
 
 
+async def test_forgotten_sessions_stay_dead_and_new_ones_work(proxy: Proxy) -> None:
+    client = await asyncpg.connect(proxy.dsn)
+    assert proxy.forget() == 1
+    with pytest.raises(TimeoutError):
+        await client.fetchval("SELECT 1", timeout=0.3)
+    proxy.restore()
+    again = await asyncpg.connect(proxy.dsn)
+    assert await again.fetchval("SELECT 7") == 7
+    await again.close()
+    assert not client.is_closed()
+    client.terminate()
+
+
 async def test_frozen_a_long_message_fills_the_sockets(proxy: Proxy) -> None:
     """What is not read by us stays with the sender, whose send blocks in the end."""
     client = await asyncpg.connect(proxy.dsn)

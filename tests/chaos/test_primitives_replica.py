@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,6 +26,9 @@ from tocsin import Hub, Schedule, cron, every
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
+
+LATEST = 20.0 * float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
+"""Seconds within which a replica has left a database that is silent for another: ten until the kernel breaks it."""
 
 APP = """
 from tocsin import Hub, every
@@ -135,6 +139,37 @@ async def test_a_replica_cut_off_by_dropped_packets_stops_and_comes_back(
             assert len(begun) == len(set(begun))
             accepted = [entry["run"] for entry in entries(fleet.ledgers, "ANSWER") if entry["accepted"]]
             assert len(accepted) == len(set(accepted))
+
+
+@pytest.mark.skipif(not can_partition(), reason=NO_NETWORK)
+async def test_a_database_whose_machine_is_gone_without_a_word_is_left_for_the_next_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sessions stand and get no answer, as when power is cut: the kernel must tell, not a statement's limit."""
+    async with Fleet(tmp_path, replicas=1) as fleet:
+        with (
+            Partition() as partition,
+            Proxy(fleet.postgres.dsn, host=partition.here) as first,
+            Proxy(fleet.postgres.dsn, host=partition.here) as second,
+        ):
+            (member,) = fleet.members
+            one = urlsplit(first.dsn)
+            member.dsn = one._replace(
+                netloc=f"{one.netloc},{partition.here}:{second.port}", query="target_session_attrs=read-write"
+            ).geturl()
+            member.prefix = partition.prefix
+            await declare(fleet, {f"t{n}": every(1) for n in range(20)}, overlap="allow")
+            await fleet.start()
+            await goes_on(fleet, member)
+            assert second.counts.connections == 0
+            partition.drop(first.port)
+            # Two seconds' worth of every trigger: all its loops are at work, not only the one that woke first.
+            seconds = await goes_on(fleet, member, 60, within=60)
+            assert second.counts.connections > 0
+            with capsys.disabled():
+                sys.stdout.write(f"\nmachine gone without a word: at work on the next host after {seconds:.1f} s\n")
+            assert seconds < LATEST
+            await member_stops(fleet)
 
 
 async def member_stops(fleet: Fleet) -> None:

@@ -1,5 +1,6 @@
 """A DSN with several hosts: the one that takes writes is found, however the others behave."""
 
+import asyncio
 import time
 from urllib.parse import urlsplit
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.chaos.faults.proxy import Proxy
 from tocsin.domain.errors import DatabaseUnavailable
+from tocsin.store import database as databases
 from tocsin.store.database import Database, connect
 
 
@@ -52,3 +54,27 @@ async def test_when_no_host_answers_the_database_is_unavailable(dsn: str) -> Non
         with pytest.raises(DatabaseUnavailable):
             await Database(both(first.dsn, second.dsn)).open()
         assert first.counts.refused == second.counts.refused == 1
+
+
+async def test_of_sessions_that_lie_half_open_only_the_first_is_waited_for(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "STATEMENT_TIMEOUT", 1.0)
+    with Proxy(dsn) as proxy:
+        database = Database(proxy.dsn)
+
+        async def ask() -> None:
+            async with database.session() as session:
+                await session.fetchrow("transaction_now", now=None)
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(ask() for _ in range(4)))
+        assert proxy.forget() == 4
+        refused = 0
+        for _ in range(5):
+            try:
+                await ask()
+            except DatabaseUnavailable:
+                refused += 1
+        assert refused == 1
+        await database.close()

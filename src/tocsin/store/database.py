@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -48,6 +48,9 @@ _UNREACHABLE: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.PostgresSystemError,
 )
+
+_LOST: Final = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+"""Of these, what speaks of a session's way to the server, and so of the way of every other."""
 
 
 @contextmanager
@@ -187,6 +190,12 @@ class Database:
             connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
         try:
             yield Session(connection, self)
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, _LOST):
+                # Where one got no answer the others may lie half-open as well: they need not each find out.
+                with suppress(asyncpg.InterfaceError):  # the pool was closed meanwhile
+                    await pool.expire_connections()
+            raise
         finally:
             # Giving a session back is shielded by the pool, so a cancelled step leaks none.
             with translated("the end of a session"):

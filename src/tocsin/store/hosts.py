@@ -3,9 +3,13 @@
 The driver asks one host after another within one time limit, so a machine that was switched off, from which
 no answer comes at all, uses the limit up and hides the one that took its place. Here each host has a head
 start over the next and is not given up for it: whoever is there first is taken.
+
+The kernel watches over each session: one whose other end acknowledges nothing, because its machine is gone or
+a firewall has forgotten it, breaks within ten seconds, while one that is only slow may take its time.
 """
 
 import asyncio
+import socket
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -13,6 +17,16 @@ import asyncpg
 
 HEAD_START: Final = 0.5
 """Seconds that a host has to answer before the next is asked as well."""
+
+_WATCH: Final = {
+    "TCP_KEEPIDLE": 5,
+    "TCP_KEEPALIVE": 5,
+    "TCP_KEEPINTVL": 2,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 10_000,
+}
+"""Seconds of silence until the other end is probed, between probes, and how many; milliseconds that what was sent
+may go unacknowledged. Each where the system knows it: macOS has another name for the first, and not the last."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -43,7 +57,7 @@ async def connect_to_first(dsn: str, **options: Any) -> Connection:
     """
     waiting = each_host(dsn)
     if len(waiting) == 1:
-        return await asyncpg.connect(dsn, **options)
+        return _watched(await asyncpg.connect(dsn, **options))
     asked: set[asyncio.Task[Connection]] = set()
     refusal: BaseException | None = None
     try:
@@ -57,7 +71,7 @@ async def connect_to_first(dsn: str, **options: Any) -> Connection:
             for spare in found[1:]:
                 spare.terminate()
             if found:
-                return found[0]
+                return _watched(found[0])
             refusal = next((task.exception() for task in done), refusal)
         assert refusal is not None  # every host was asked
         raise refusal
@@ -65,6 +79,20 @@ async def connect_to_first(dsn: str, **options: Any) -> Connection:
         for task in asked:
             task.add_done_callback(_end)
             task.cancel()
+
+
+def _watched(connection: Connection) -> Connection:
+    """The kernel breaks the session when its other end is gone without a word."""
+    # The driver sets none of this, and offers no other way to its socket.
+    transport = getattr(connection, "_transport", None)
+    found = transport.get_extra_info("socket") if transport is not None else None
+    if found is not None and found.family in (socket.AF_INET, socket.AF_INET6):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _WATCH.items():
+            option = getattr(socket, name, None)
+            if option is not None:
+                found.setsockopt(socket.IPPROTO_TCP, option, value)
+    return connection
 
 
 def _end(task: "asyncio.Task[Connection]") -> None:

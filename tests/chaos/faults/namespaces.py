@@ -49,10 +49,11 @@ class Partition:
         for words in (["ip", "link", "del", self._ours], ["ip", "netns", "del", self._name]):
             subprocess.run(words, capture_output=True, check=False)
 
-    def drop(self) -> None:
-        """No packet comes in or goes out any more; neither side is told."""
-        for chain, end in (("INPUT", "-s"), ("OUTPUT", "-d")):
-            _command(*self.prefix, "iptables", "-A", chain, end, self.here, "-j", "DROP")
+    def drop(self, port: int | None = None) -> None:
+        """No packet comes in or goes out any more, or none of our port's; neither side is told."""
+        for chain, end, side in (("INPUT", "-s", "--sport"), ("OUTPUT", "-d", "--dport")):
+            which = ["-p", "tcp", side, str(port)] if port else []
+            _command(*self.prefix, "iptables", "-A", chain, end, self.here, *which, "-j", "DROP")
 
     def heal(self) -> None:
         _command(*self.prefix, "iptables", "-F")

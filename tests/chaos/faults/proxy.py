@@ -134,6 +134,17 @@ class Proxy:
 
         self._do(begin)
 
+    def forget(self, chosen: Chosen = everybody) -> int:
+        """Half-open for good, as after a firewall forgot them: sessions that are open stay dead, new ones work."""
+
+        def begin() -> int:
+            met = [session for session in self._sessions if chosen(session.name)]
+            for session in met:
+                session.forgotten = True
+            return len(met)
+
+        return self._do(begin)
+
     def delay(self, seconds: float, chosen: Chosen = everybody) -> None:
         """Each piece of an answer is later by this much."""
 
@@ -192,9 +203,9 @@ class Proxy:
         self.counts.refused += refused
         return refused
 
-    async def hold(self, name: str) -> None:
+    async def hold(self, session: "_Session") -> None:
         """Returns when this session's bytes may go on."""
-        while self._freezes is not None and self._freezes(name):
+        while session.forgotten or (self._freezes is not None and self._freezes(session.name)):
             self.counts.held += 1
             self._moved.clear()
             await self._moved.wait()
@@ -254,6 +265,7 @@ class _Session:
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.name = ""
+        self.forgotten = False
         self._proxy = proxy
         self._reader, self._client = reader, writer
         self._server: asyncio.StreamWriter | None = None
@@ -296,14 +308,14 @@ class _Session:
                 self.name = parameters_of(message).get("application_name", "")
                 if self._proxy.refuses(self.name):
                     return None
-                await self._proxy.hold(self.name)
+                await self._proxy.hold(self)
                 return message
         return None
 
     async def _forward(self, framer: Framer) -> None:
         assert self._server is not None
         while data := await self._reader.read(65_536):
-            await self._proxy.hold(self.name)
+            await self._proxy.hold(self)
             for message in framer.feed(data):
                 statement = self._asked.heard(message)
                 if statement is not None and self._proxy.take_answer(self.name, statement):
@@ -315,7 +327,7 @@ class _Session:
     async def _answer(self, there: asyncio.StreamReader) -> None:
         framer = Framer(opening=False)
         while data := await there.read(65_536):
-            await self._proxy.hold(self.name)
+            await self._proxy.hold(self)
             await self._proxy.linger(self.name)
             for message in framer.feed(data):
                 if self._condemned is None:
