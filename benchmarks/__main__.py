@@ -8,5 +8,5 @@ MODULES = ("benchmarks.cron", "benchmarks.startup", "benchmarks.engine", "benchm
 quick = sys.argv[1:] == ["--quick"]
 for module in ("benchmarks.peers",) if quick else MODULES:
     print(f"\n== python -m {module}", flush=True)
-    if subprocess.run([sys.executable, "-m", module, *sys.argv[1:]], check=False).returncode:
+    if subprocess.run([sys.executable, "-m", module, *(["--quick"] if quick else [])], check=False).returncode:
         sys.exit(f"{module} failed")

@@ -1,6 +1,7 @@
 """docs/benchmarks.md and its charts, made from benchmarks/results alone."""
 
 import shutil
+import statistics
 from typing import Final
 
 from benchmarks.peers.aims import AIMS
@@ -45,6 +46,7 @@ def _head(summary: Summary) -> str:
     machines = {f"{document['machine']['cores']} cores, {document['machine']['system']}" for document in documents}
     days = sorted({document["measured_at"][:10] for document in documents})
     runs = sorted({row["run"] for document in documents for row in document["results"]})
+    others = [row.get("others", 0.0) for document in documents for row in document["results"] if row["figures"]]
     return f"""# Benchmarks
 
 <!-- Made by `python -m benchmarks.peers page` from benchmarks/results; do not edit. -->
@@ -60,7 +62,16 @@ so that what drifts on the machine drifts for all. Figures are medians of up to 
 parentheses; one without a range was measured once, or came out the same. Peers that are too slow for a size are given
 a smaller one, which the column or the reason says. Beginnings are noted by the runs themselves, on the monotonic clock
 that all processes share. The *reference* is no product but a bare loop on asyncpg without retries, history, leases or
-logging: the ceiling."""
+logging: the ceiling.
+
+{_quiet(others)}"""
+
+
+def _quiet(others: list[float]) -> str:
+    """How far the machine was ours alone."""
+    middle, most = statistics.median(others), max(others)
+    told = f"Just before each measurement other things kept {middle:.1f} cores busy in the median, {most:.1f} at most"
+    return f"{told}: the figures are disturbed by as much." if middle >= 0.2 else f"{told}."
 
 
 def _contestants(summary: Summary) -> str:

@@ -17,7 +17,10 @@ PLACE: Final = ROOT / "benchmarks" / "results"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One measurement, or why there is none. took: seconds with everything around it."""
+    """One measurement, or why there is none. took: seconds with everything around it.
+
+    others: cores that were busy with other things just before.
+    """
 
     contestant: str
     case: dict[str, Any]
@@ -26,6 +29,7 @@ class Result:
     cannot: str = ""
     failed: str = ""
     took: float = 0.0
+    others: float = 0.0
 
     def line(self, scenario: Scenario) -> str:
         what = f"{scenario.name:>14}  {case_name(self.case):<24} {self.contestant:<14}"

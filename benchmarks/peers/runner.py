@@ -12,6 +12,7 @@ from benchmarks.peers.environments import Unavailable, environment, versions
 from benchmarks.peers.ground import Cannot, Case, Figures, Scenario, ground
 from benchmarks.peers.processes import AdapterFailed
 from benchmarks.peers.results import Result, case_name, keep
+from benchmarks.peers.scenarios.measures import busy_cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ async def _measured(scenario: Scenario, contestant: Contestant, python: Path | s
     figures: Figures = {}
     cannot = contestant.cannot.get(scenario.name, "")
     failed = ""
+    others = await busy_cores(0.5) if not cannot else 0.0
     started = time.monotonic()
     if isinstance(python, str):
         cannot = python
@@ -86,4 +88,5 @@ async def _measured(scenario: Scenario, contestant: Contestant, python: Path | s
         cannot=cannot,
         failed=failed,
         took=round(time.monotonic() - started, 1),
+        others=others,
     )

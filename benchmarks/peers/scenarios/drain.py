@@ -20,7 +20,7 @@ async def drain(ground: Ground, case: Case) -> Figures:
         raise AdapterFailed("the runs had not begun after 30 s")
     await ground.crew.workers(1, **given)
     told_at = holder.send(signal.SIGTERM)
-    await asyncio.sleep(limit + 12)
+    await asyncio.sleep(limit + 9)
     ends = marks(ground.crew.records, "E")
     begins = marks(ground.crew.records, "B")
     elsewhere = {m.key: m.at - told_at for m in begins if m.key.startswith("long") and m.pid != holder.pid}
@@ -37,7 +37,7 @@ SCENARIO = Scenario(
     title="Drain",
     explained="SIGTERM with runs of 3 s and of 40 s in hand, 5 each, a limit of 35 s, another replica stands by.",
     cases=({"limit": 35},),
-    quick=({"limit": 6},),
+    quick=({"limit": 4},),
     units={
         "after_limit_s": "s",
         "short_ended": "of 5",

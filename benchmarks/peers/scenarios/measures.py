@@ -1,5 +1,6 @@
 """Small measures that several scenarios take."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,3 +27,19 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+async def busy_cores(seconds: float) -> float:
+    """So many cores have been at work during this time, with whatever it was; 0 where nobody can tell."""
+    before = _busy_ticks()
+    await asyncio.sleep(seconds)
+    return round((_busy_ticks() - before) / TICKS / seconds, 2)
+
+
+def _busy_ticks() -> int:
+    path = Path("/proc/stat")
+    if not path.exists():
+        return 0
+    # user, nice, system, idle, iowait, irq, softirq, steal: all but the two in which nothing was done.
+    numbers = [int(word) for word in path.read_text().splitlines()[0].split()[1:9]]
+    return sum(numbers) - numbers[3] - numbers[4]
