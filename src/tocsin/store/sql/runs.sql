@@ -299,7 +299,7 @@ RETURNING a.run_id
 -- what is left of its runs, when there were more than a batch, needs no other.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
-), dead AS (
+), suspect AS MATERIALIZED (
     SELECT h.holder
       FROM (SELECT DISTINCT r.holder FROM tocsin.runs r WHERE r.state = 'running') h
      CROSS JOIN instant
@@ -308,6 +308,19 @@ WITH instant AS (
         OR :by_lease::boolean AND NOT EXISTS (
             SELECT FROM tocsin.leases l
              WHERE l.holder = h.holder AND l.ended_at IS NULL AND l.expires_at >= instant.now)
+), buried AS (
+    -- Looked at again under its row's lock: a renewal may have come since.
+    UPDATE tocsin.leases l
+       SET ended_at = instant.now, end_reason = 'lost'
+      FROM suspect s, instant
+     WHERE l.holder = s.holder AND l.ended_at IS NULL
+       AND (l.expires_at < instant.now OR l.holder = ANY (:dead_holders))
+    RETURNING l.holder
+), dead AS (
+    SELECT b.holder FROM buried b
+     UNION ALL
+    SELECT s.holder FROM suspect s
+     WHERE NOT EXISTS (SELECT FROM tocsin.leases l WHERE l.holder = s.holder AND l.ended_at IS NULL)
 ), orphans AS MATERIALIZED (
     SELECT r.id, a.on_lost
       FROM dead d
@@ -316,11 +329,6 @@ WITH instant AS (
      ORDER BY r.id
      LIMIT :batch::bigint
        FOR UPDATE OF r SKIP LOCKED
-), buried AS (
-    UPDATE tocsin.leases l
-       SET ended_at = instant.now, end_reason = 'lost'
-      FROM dead d, instant
-     WHERE l.holder = d.holder AND l.ended_at IS NULL
 ), judged AS (
     SELECT r.id, r.fence, r.attempt, r.holder,
            CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancelled'
