@@ -1,6 +1,5 @@
 """Members that are started anew in other circumstances for the length of a block."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,14 +18,14 @@ async def moved(
         member.dsn = dsn
         member.env.update(env or {})
     try:
-        await asyncio.gather(*(fleet.restart(member) for member in members))
+        await _one_by_one(fleet, members)
         yield
     finally:
         for member, former in zip(members, before, strict=True):
             member.dsn = None
             member.env.clear()
             member.env.update(former)
-        await asyncio.gather(*(fleet.restart(member) for member in members))
+        await _one_by_one(fleet, members)
 
 
 @asynccontextmanager
@@ -38,3 +37,9 @@ async def behind(fleet: Fleet, members: Sequence[Member]) -> AsyncIterator[Proxy
                 yield proxy
             finally:
                 proxy.restore()
+
+
+async def _one_by_one(fleet: Fleet, members: Sequence[Member]) -> None:
+    """Each has been restarted while the others work: the move itself is no fault."""
+    for member in members:
+        await fleet.restart(member)
