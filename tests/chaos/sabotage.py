@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
+import msgspec
 
 from tests.chaos.fleet import Fleet
 from tocsin.domain import planning
@@ -145,7 +146,7 @@ def _pause_ignored() -> None:
     decide = planner.Planner.decide
 
     def awake(self: Any, trigger: Any, now: datetime, kept: Any) -> Any:
-        return decide(self, dataclasses.replace(trigger, paused=False), now, kept)
+        return decide(self, msgspec.structs.replace(trigger, paused=False), now, kept)
 
     _put(planner.Planner, "decide", awake)
 

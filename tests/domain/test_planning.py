@@ -1,10 +1,11 @@
 """What becomes of due occurrences: on time, caught up, or accounted for."""
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tocsin import at, cron, every
 from tocsin.domain import planning
@@ -239,7 +240,7 @@ def test_a_trigger_that_counts_from_the_end_goes_on_after_a_gap() -> None:
 
 
 def test_the_last_occurrence_ends_the_trigger() -> None:
-    schedule = replace(MINUTELY, end_at=NOON + MINUTE)
+    schedule = dataclasses.replace(MINUTELY, end_at=NOON + MINUTE)
     assert planned(schedule, late=SECOND).status == "armed"
     result = planned(schedule, late=MINUTE)
     assert fired(result) == [(timedelta(0), Lane.LIVE), (MINUTE, Lane.LIVE)]

@@ -4,7 +4,6 @@ What guards an occurrence, a settlement or a scope stands twice or three times o
 taking out every layer of one guard, and the last test says that single layers may go unnoticed.
 """
 
-import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from tests.conftest import Server
 from tocsin.domain.assignment import Assignment
@@ -29,8 +29,11 @@ class AdvancesFirst(Triggers):
 
     async def materialise(self, session: Session, decisions: Sequence[Decision]) -> list[Assignment]:
         bare = [
-            dataclasses.replace(
-                decision, plan=dataclasses.replace(decision.plan, occurrences=[], skips=[]), run_ids=[], begins=False
+            replace(
+                decision,
+                plan=replace(decision.plan, occurrences=[], skips=[]),
+                run_ids=[],
+                begins=False,
             )
             for decision in decisions
             if decision.plan is not None
@@ -53,6 +56,9 @@ class Hole:
 
 HOLES = {
     "a settlement is not fenced": Hole("I4", unfenced()),
+    "a settlement is of the holder, whichever of its claims": Hole(
+        "I4", without(load(), "settle", r"AND r\.fence = g\.fence ")
+    ),
     "a settlement does not look at the state": Hole("I2", stateless()),
     "two planners race, without the key": Hole("I1", unkeyed(), drop="occurrences_instant"),
     "two planners race, and the key holds": Hole("I3", unlocked()),
@@ -61,7 +67,6 @@ HOLES = {
 }
 
 LAYERS = {
-    "only the fence": Hole("", without(load(), "settle", r"AND r\.fence = g\.fence ")),
     "only the occurrence's key": Hole(
         "",
         without(load(), "materialise", r"ON CONFLICT \(trigger_id.*?\) WHERE key IS NULL", "ON CONFLICT"),

@@ -4,9 +4,10 @@ Pure: the planner hands in a trigger and the database's instant, and writes what
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+import msgspec
 
 from tocsin.domain.rules import At, Every
 from tocsin.domain.run import Lane, SkipReason
@@ -24,8 +25,7 @@ MOST_WINDOW: Final = timedelta(hours=4)
 ONE_SHOT_WINDOW: Final = timedelta(hours=24)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Where a trigger stands. next_at: its first undecided nominal instant; phase: its jitter;
     gap: the reason and first instant of an account that a further skip of that reason extends."""
 
@@ -35,15 +35,13 @@ class Cursor:
     gap: tuple[SkipReason, datetime] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(msgspec.Struct, frozen=True):
     nominal_at: datetime
     effective_at: datetime
     lane: Lane
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(msgspec.Struct, frozen=True):
     """Occurrences that became no run. opened_at: the first instant of the account it belongs to."""
 
     reason: SkipReason
@@ -52,8 +50,7 @@ class Skip:
     count: int
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """What is written in one transaction. status: armed, waiting or ended; wake_at: None unless armed."""
 
     occurrences: list[Occurrence]

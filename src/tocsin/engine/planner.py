@@ -35,6 +35,10 @@ EARLY: Final = 0.0003
 """Seconds added to a rest: a wake-up before the instant would only ask the database once more."""
 
 
+DECIDE_WITHIN: Final = 0.75
+"""Seconds given to the decisions of one batch; the database takes the locks away after twice that."""
+
+
 @lru_cache(maxsize=131_072)
 def phase_of(schedule: Schedule, trigger_id: UUID) -> timedelta:
     """The trigger's own stable share of its jitter."""
@@ -102,13 +106,23 @@ class Planner:
                 now, due = await self._triggers.lock_due(session, batch=batch)
                 if now is None:
                     return 0
-                decisions = [self.decide(trigger, now, kept) for trigger in due]
+                decisions = self._decide_some(due, now, kept)
                 begun = await self._triggers.materialise(session, decisions)
             self._tell(decisions)
             kept.begin(begun)
         if sum(len(decision.run_ids) for decision in decisions) > len(begun):
             self._fired()
-        return len(due)
+        return len(due) if len(decisions) == len(due) else batch
+
+    def _decide_some(self, due: list[DueTrigger], now: datetime, kept: Kept) -> list[Decision]:
+        """As many as can be decided while the locks on them are ours; at least one."""
+        ends_at = self._clock.monotonic() + DECIDE_WITHIN
+        decisions = []
+        for trigger in due:
+            decisions.append(self.decide(trigger, now, kept))
+            if self._clock.monotonic() > ends_at:
+                break
+        return decisions
 
     async def _one_by_one(self) -> int:
         done = 0

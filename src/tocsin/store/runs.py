@@ -161,14 +161,14 @@ class Runs:
             ids=[end.run_id for end in ends],
             fences=[end.fence for end in ends],
             states=[settlement.state for settlement in settlements],
-            reasons=_sparse([settlement.reason for settlement in settlements]),
-            delays=_sparse([settlement.delay or None for settlement in settlements]),
-            uncounted=_sparse([None if settlement.counted else True for settlement in settlements]),
+            reasons=sparse([settlement.reason for settlement in settlements]),
+            delays=sparse([settlement.delay or None for settlement in settlements]),
+            uncounted=sparse([None if settlement.counted else True for settlement in settlements]),
             outputs=[settlement.output and settlement.output.decode() for settlement in settlements],
-            error_kinds=_sparse([error and error.kind for error in errors]),
-            error_messages=_sparse([error and error.message for error in errors]),
-            usages=_sparse([end.usage for end in ends]),
-            logs=_sparse([end.log for end in ends]),
+            error_kinds=sparse([error and error.kind for error in errors]),
+            error_messages=sparse([error and error.message for error in errors]),
+            usages=sparse([end.usage for end in ends]),
+            logs=sparse([end.log for end in ends]),
             follow_ids=[uuid7() for _ in follows],
             follow_parents=[end.run_id for end, _, _ in follows],
             follow_keys=[f"follow:{end.run_id}:{order}" for end, order, _ in follows],
@@ -316,7 +316,7 @@ class Runs:
         }
 
 
-def _sparse(column: list[Any]) -> list[Any]:
+def sparse(column: list[Any]) -> list[Any]:
     """A column that says nothing is not sent: unnest fills shorter arrays up with NULL."""
     return [] if column.count(None) == len(column) else column
 

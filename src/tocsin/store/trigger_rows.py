@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -53,8 +54,7 @@ class TriggerRow:
         return dataclasses.replace(parsed, name=self.name, input=msgspec.json.decode(self.input))
 
 
-@dataclass(frozen=True, slots=True)
-class DueTrigger:
+class DueTrigger(msgspec.Struct, frozen=True):
     """A locked row as the planner needs it; ``schedule`` and ``policy`` are JSON text."""
 
     id: UUID
@@ -69,8 +69,10 @@ class DueTrigger:
     gap_from: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+OF_DUE: Final = len(DueTrigger.__struct_fields__)
+
+
+class Decision(msgspec.Struct, frozen=True):
     """What the planner decided for one locked trigger; broken_reason quarantines it.
 
     begins: a slot was kept here, so the run may be begun as it is inserted.
@@ -168,18 +170,8 @@ def _duration(seconds: float | None) -> timedelta | None:
 
 
 def due_of(row: Record) -> DueTrigger:
-    return DueTrigger(
-        row["id"],
-        row["name"],
-        row["agent"],
-        row["schedule"],
-        row["policy"],
-        row["next_at"],
-        row["wake_at"],
-        bool(row["paused"]),
-        row["gap_reason"],
-        row["gap_from"],
-    )
+    """A locked row. Its first columns are the trigger's fields, in their order."""
+    return DueTrigger(*row[:OF_DUE])
 
 
 def row_of(row: Record) -> TriggerRow:

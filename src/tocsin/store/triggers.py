@@ -15,7 +15,7 @@ from tocsin.domain.planning import Occurrence, Plan
 from tocsin.domain.trigger import TriggerSpec
 from tocsin.store.database import Database, Record, Session
 from tocsin.store.leases import Incarnation
-from tocsin.store.runs import assignment_of
+from tocsin.store.runs import assignment_of, sparse
 from tocsin.store.trigger_rows import (
     Decision,
     DueTrigger,
@@ -66,11 +66,11 @@ class Triggers:
             trigger_ids=[decision.trigger.id for decision, _, _ in fired],
             nominals=[occurrence.nominal_at for _, _, occurrence in fired],
             effectives=[occurrence.effective_at for _, _, occurrence in fired],
-            lanes=[occurrence.lane.value for _, _, occurrence in fired],
+            lanes=[occurrence.lane for _, _, occurrence in fired],
             priorities=[d.spec.priority if d.spec else 0 for d, _, _ in fired],
-            overlaps=[d.spec.overlap.value if d.spec else "" for d, _, _ in fired],
+            overlaps=[d.spec.overlap if d.spec else "" for d, _, _ in fired],
             overlap_scopes=[d.spec.overlap_scope if d.spec else "" for d, _, _ in fired],
-            not_afters=[_not_after(occurrence, d.spec) for d, _, occurrence in fired],
+            not_afters=sparse([_not_after(occurrence, d.spec) for d, _, occurrence in fired]),
             begins=[d.begins for d, _, _ in fired],
             skip_trigger_ids=[trigger_id for trigger_id, _ in skips],
             skip_firsts=[skip.opened_at for _, skip in skips],
@@ -80,11 +80,11 @@ class Triggers:
             cursor_ids=[decision.trigger.id for decision in decisions],
             olds=[decision.trigger.next_at for decision in decisions],
             statuses=[p.status if p else "broken" for p in plans],
-            nexts=[p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)],
-            wakes=[p.wake_at if p else None for p in plans],
-            broken_reasons=[decision.broken_reason for decision in decisions],
-            gap_reasons=[p.gap[0].value if p and p.gap else None for p in plans],
-            gap_froms=[p.gap[1] if p and p.gap else None for p in plans],
+            nexts=sparse([p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)]),
+            wakes=sparse([p.wake_at if p else None for p in plans]),
+            broken_reasons=sparse([decision.broken_reason for decision in decisions]),
+            gap_reasons=sparse([p.gap[0].value if p and p.gap else None for p in plans]),
+            gap_froms=sparse([p.gap[1] if p and p.gap else None for p in plans]),
         )
         rearms = {d.trigger.id for d in decisions if d.plan is not None and d.plan.status == "waiting"}
         begun = [assignment_of(row) for row in rows if row["id"] is not None]

@@ -1,9 +1,11 @@
 -- name: lock_due
--- Due triggers, oldest first, locked until the transaction ends.
-SELECT t.id, t.name, t.agent, t.version, t.schedule, t.policy, t.next_at, t.wake_at, t.paused, t.gap_reason,
+-- Due triggers, oldest first, locked until the transaction ends. A holder of the locks that stands still
+-- for longer than it takes to decide loses them, so that its peers go on.
+SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.next_at, t.wake_at, t.paused <> '{}' AS paused, t.gap_reason,
        t.gap_from, coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.wake_at <= coalesce(:now::timestamptz, now())
+   AND (SELECT set_config('idle_in_transaction_session_timeout', '1500ms', true)) IS NOT NULL
  ORDER BY t.wake_at
  LIMIT :batch::bigint
    FOR UPDATE SKIP LOCKED
