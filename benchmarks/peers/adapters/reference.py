@@ -27,7 +27,11 @@ CREATE TABLE runs (
     nap     real NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE INDEX runs_ready ON runs (fire_at, id) WHERE ready;
-CREATE TABLE schedules (id bigint PRIMARY KEY, due timestamptz, key text NOT NULL) WITH (fillfactor = 50);
+CREATE TABLE schedules (
+    id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    due timestamptz,
+    key text NOT NULL
+) WITH (fillfactor = 50);
 CREATE INDEX schedules_due ON schedules (due) WHERE due IS NOT NULL;
 """
 NEXT = """
@@ -77,9 +81,9 @@ class Reference(Adapter):
     async def register(self, order: Order, stage: Stage) -> None:
         connection = await connect(order.dsn)
         due = datetime.fromtimestamp(order.due, UTC)
-        rows = [(number, due, f"{order.prefix}-{number}") for number in range(order.schedules)]
+        rows = [(due, f"{order.prefix}-{number}") for number in range(order.schedules)]
         started = time.monotonic()
-        await connection.copy_records_to_table("schedules", records=rows, columns=["id", "due", "key"])
+        await connection.copy_records_to_table("schedules", records=rows, columns=["due", "key"])
         stage.say("registered", seconds=time.monotonic() - started)
         await connection.close()
 

@@ -5,7 +5,7 @@ import signal
 import time
 
 from benchmarks.peers.ground import Cannot, Case, Figures, Ground, Scenario
-from benchmarks.peers.processes import AdapterProcess, marks
+from benchmarks.peers.processes import AdapterFailed, AdapterProcess, marks
 from benchmarks.peers.scenarios.measures import cpu_seconds, quantile
 
 SLOTS = 500
@@ -28,7 +28,7 @@ async def _burst(ground: Ground, case: Case, *, kill: bool) -> Figures:
     if schedules > ground.contestant.largest.get("burst", schedules):
         raise Cannot(f"not tried beyond {ground.contestant.largest['burst']:,} schedules: it would take minutes")
     contestant = ground.contestant
-    due = next_instant(contestant.resolution, 6 + schedules * contestant.lead)
+    due = next_instant(contestant.resolution, 8 + schedules * contestant.lead)
     order = {"schedules": schedules, "due": due, "slots": SLOTS, "prefix": "tick"}
     if not ground.contestant.resident:
         await ground.crew.do("register", **order)
@@ -36,7 +36,7 @@ async def _burst(ground: Ground, case: Case, *, kill: bool) -> Figures:
     workers = await ground.crew.workers(ground.contestant.replicas, **order)
     late_start = time.time() - due
     if late_start > -1:
-        raise Cannot(f"was not up with {schedules:,} schedules before they were due ({late_start:+.0f} s)")
+        raise AdapterFailed(f"was not up with {schedules:,} schedules before they were due ({late_start:+.0f} s)")
     await asyncio.sleep(due - time.time() - 0.5)
     if kill:
         busiest(workers).send(signal.SIGKILL)
