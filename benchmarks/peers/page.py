@@ -26,6 +26,7 @@ WORDS: Final = {
     "cpu_s_per_min": "CPU s/min",
     "register_s": "registered in",
     "memory_mb": "memory",
+    "half_begun_s": "half begun",
     "after_limit_s": "after the limit",
 }
 

@@ -5,6 +5,7 @@ import signal
 
 from benchmarks.peers.ground import Case, Figures, Ground, Scenario
 from benchmarks.peers.processes import AdapterFailed, marks
+from benchmarks.peers.scenarios.measures import quantile
 
 RUNS = 50
 LONG = 300.0
@@ -34,7 +35,9 @@ async def crash(ground: Ground, case: Case) -> Figures:
     alive = {other.pid for other in others}
     again = [mark for mark in marks(ground.crew.records, "B") if mark.pid in alive and mark.at <= killed_at]
     figures = {"stranded": float(RUNS - len(elsewhere)), "begun_before_the_kill": float(len(again))}
-    # A contestant that runs live work again has no rescue to be timed.
+    if elsewhere:
+        figures["half_begun_s"] = quantile(sorted(elsewhere.values()), 0.5)
+    # What is stranded has no time, so neither has the last of all.
     return ({"all_begun_s": max(elsewhere.values())} if len(elsewhere) >= RUNS else {}) | figures
 
 
@@ -64,7 +67,7 @@ CRASH = Scenario(
     explained="kill -9 of a replica that holds 50 runs, two others stand by: until all 50 have begun there.",
     cases=({"settings": "default", "patience": 60}, {"settings": "shortest", "patience": 60}),
     quick=({"settings": "default", "patience": 5},),
-    units={"all_begun_s": "s", "stranded": "runs", "begun_before_the_kill": "runs"},
+    units={"all_begun_s": "s", "half_begun_s": "s", "stranded": "runs", "begun_before_the_kill": "runs"},
     lower=True,
     measure=crash,
 )
