@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -130,6 +130,7 @@ class Database:
         self._lost = lost
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._gate = asyncio.Lock()
+        self._trusted: set[int] = set()
 
     async def open(self) -> None:
         """The pool stands and the database has answered.
@@ -160,6 +161,7 @@ class Database:
 
     async def _count(self, connection: Any) -> None:
         self.generation += 1
+        self._trusted.add(connection.get_server_pid())
         if self._lost is not None:
             lost = self._lost
             connection.add_termination_listener(lambda _: lost())
@@ -187,19 +189,27 @@ class Database:
         if pool is None:  # closed in between
             raise DatabaseUnavailable("the database pool is closed")
         with translated("a session"):
-            connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+            connection = await self._acquire(pool)
         try:
             yield Session(connection, self)
         except DatabaseUnavailable as error:
             if isinstance(error.__cause__, _LOST):
                 # Where one got no answer the others may lie half-open as well: they need not each find out.
-                with suppress(asyncpg.InterfaceError):  # the pool was closed meanwhile
-                    await pool.expire_connections()
+                self._trusted.clear()
             raise
         finally:
             # Giving a session back is shielded by the pool, so a cancelled step leaks none.
             with translated("the end of a session"):
                 await pool.release(connection, timeout=2)
+
+    async def _acquire(self, pool: Any) -> Any:
+        """A session that was opened since the last one was lost."""
+        while True:
+            connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+            if connection.get_server_pid() in self._trusted:
+                return connection
+            connection.terminate()
+            await pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Session"]:
