@@ -17,13 +17,16 @@ from tests.chaos.agents import hub
 from tests.chaos.faults.firing import Firing
 from tests.chaos.faults.ledgers import entries
 from tests.chaos.faults.pair import Pair
+from tests.chaos.faults.proxy import Proxy
 from tests.chaos.fleet import SETTINGS
 from tests.chaos.journal import Journal
 from tests.chaos.member import Member
-from tests.engine.building import eventually
+from tests.engine.building import Heard, a_replica, a_trigger, an_app, eventually
 from tocsin import Hub, every
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
+from tocsin.engine.sweeper import PROBE_EVERY
+from tocsin.run import Run
 from tocsin.store.database import Database
 from tocsin.store.migrate import migrate
 
@@ -136,3 +139,46 @@ async def check(pair: Pair, firing: Firing, ledgers: Path) -> None:
         passed = int(row["next_at"].timestamp()) - int(row["created_at"].timestamp()) - 1
         assert row["runs"] == row["instants"], row
         assert row["runs"] + row["skips"] == passed, row
+
+
+async def test_a_replica_that_comes_back_late_keeps_its_work(tmp_path: Path) -> None:
+    """No lock is replicated: on the new primary all are free, which says nothing of those who held them."""
+    let_go = asyncio.Event()
+    begun: list[int] = []
+
+    async def long(run: Run) -> int:
+        begun.append(run.fence)
+        await let_go.wait()
+        return run.fence
+
+    log = Heard()
+    settings: dict[str, Any] = {"lease": 30, "renew_every": 1, "sweep_every": 0.2, "poll_every": 0.2}
+    async with Pair() as pair:
+        await migrate(pair.dsn)
+        await eventually(pair.in_step)
+        database = Database(pair.dsn, size=1)
+        control = Control(database=database, clock=SystemClock(), actor="test")
+        await control.declare(an_app(a_trigger("once", agent="long"), agents={"long": long, "other": long}))
+        with Proxy(pair.primary.dsn) as before, Proxy(pair.standby.dsn) as after:
+            through = f"postgresql://tocsin@127.0.0.1:{before.port},127.0.0.1:{after.port}/postgres"
+            async with a_replica(f"{through}?target_session_attrs=read-write", {"long": long}, **settings) as holder:
+                await control.fire("once")
+                await eventually(lambda: begun == [1])
+                async with a_replica(pair.dsn, {"other": long}, log=log, **settings) as peer:
+                    await eventually(lambda: peer.sweeper.rest() == PROBE_EVERY)
+                    after.refuse()
+                    await pair.primary.kill()
+                    await pair.standby.promote()
+                    await eventually(lambda: peer.ready, within=PATIENCE)
+                    probed = peer.statements
+                    # The peer is back and has looked at the locks again and again, the holder is not.
+                    await eventually(lambda: peer.statements > probed + 30, within=PATIENCE)
+                    assert log.count("run.swept") == 0
+                    after.restore()
+                    await eventually(lambda: holder.ready, within=PATIENCE)
+                    let_go.set()
+                    await eventually(lambda: not holder.hands, within=PATIENCE)
+        rows = await pair.standby.fetch("SELECT state, fence, lost FROM tocsin.runs")
+        assert [tuple(row.values()) for row in rows] == [("succeeded", 1, 0)]
+        assert begun == [1]
+        await database.close()

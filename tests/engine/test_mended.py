@@ -6,6 +6,7 @@ from uuid import UUID
 from tests.engine.building import MINUTE, SECOND, Heard, World, a_replica, a_trigger, an_end, eventually, no_agent
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import Overlap
+from tocsin.store.database import Database
 from tocsin.store.runs import FollowUp
 
 
@@ -93,16 +94,14 @@ async def test_a_lowered_limit_holds_while_higher_permits_are_still_held(world: 
 
 async def test_a_lock_that_another_session_holds_is_not_advertised(world: World) -> None:
     peer = await world.peer()
-    assert await peer.leases.hold_lock()
-    assert await world.value("SELECT lock_key IS NOT NULL FROM tocsin.leases") is True
-    former = await world.value("SELECT lock_key FROM tocsin.leases")
-    await world.admin.execute("SELECT pg_advisory_lock($1)", former + 1)
-    await world.admin.execute("UPDATE tocsin.leases SET lock_key = $1", former + 1)
-    async with peer.database.session() as session:
-        row = await session.fetchrow("hold_lock", holder=peer.who.holder, lock_key=former + 1)
+    former = Database(world.dsn, size=1)
+    row = await former.fetchrow("hold_lock", holder=peer.who.holder)
     assert row is not None
-    assert row["held"] is False
+    assert row["held"] is True
+    assert await world.value("SELECT lock_key IS NOT NULL FROM tocsin.leases") is True
+    assert not await peer.leases.hold_lock()
     assert await world.value("SELECT lock_key FROM tocsin.leases") is None
+    await former.close()
 
 
 async def test_a_row_that_the_database_refuses_to_claim_holds_up_its_own_agent_only(world: World) -> None:

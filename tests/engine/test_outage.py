@@ -20,7 +20,6 @@ from tocsin.engine.sweeper import PROBE_EVERY
 from tocsin.run import Run
 from tocsin.store.database import Database
 from tocsin.store.embedded import EmbeddedPostgres
-from tocsin.store.leases import lock_key
 
 LEASE = 1.5
 QUICK: dict[str, Any] = {"lease": LEASE, "renew_every": 0.3}
@@ -286,7 +285,8 @@ async def test_a_live_holder_whose_session_was_cut_is_not_taken_for_dead(world: 
     async with a_replica(world.dsn, {"agent": agent}, **settings) as holder:
         run_id = (await control.fire("t"))["id"]
         await eventually(lambda: len(holder.hands) == 1)
-        half = lock_key(holder.who.holder) & 0xFFFFFFFF
+        key = "SELECT lock_key & 4294967295 FROM tocsin.leases WHERE holder = $1 AND lock_key IS NOT NULL"
+        half = await eventually(lambda: world.value(key, holder.who.holder))
         async with a_replica(world.dsn, {"other": agent}, **settings) as peer:
             await eventually(lambda: peer.sweeper.rest() == PROBE_EVERY)
             for _ in range(3):

@@ -6,8 +6,8 @@ once take each run once, because the state and fence are compared. A crash betwe
 the rest for the next sweep.
 
 A holder is dead when its lease has run out, or sooner, when its session's lock has been found free
-twice in a row, a probe apart, on a server that has been up since before the lock was taken: a
-restarted server forgets every lock and proves nothing. Never by age.
+twice in a row, a probe apart, in the life of the server in which it was taken: one that was
+restarted, or a standby that was promoted, forgets every lock and proves nothing. Never by age.
 
 Amnesty: a sweeper that was itself blind (just started, database gone, own loop late) cannot tell a
 dead holder from one that could not renew either. It waits one whole lease before it judges again.

@@ -56,11 +56,6 @@ class Look:
     cancelling: bool
 
 
-def lock_key(holder: UUID) -> int:
-    """The incarnation's advisory lock: 63 bits of its random id, never negative."""
-    return holder.int & 0x7FFF_FFFF_FFFF_FFFF
-
-
 class Leases:
     """One holder's lease, and its view of the others'."""
 
@@ -103,7 +98,7 @@ class Leases:
 
     async def hold_lock(self) -> bool:
         """The server knows this session to live and die with our incarnation. Call it on every new session."""
-        row = await self._database.fetchrow("hold_lock", holder=self._who.holder, lock_key=lock_key(self._who.holder))
+        row = await self._database.fetchrow("hold_lock", holder=self._who.holder)
         return row is not None and bool(row["held"])
 
     async def free_locks(self) -> dict[UUID, datetime]:

@@ -47,25 +47,30 @@ SELECT (SELECT n.expires_at FROM renewed n) AS expires_at,
 
 -- name: hold_lock
 -- This session holds the incarnation's lock; the server drops it when the process dies. While another
--- session still has it, none is advertised: a lock that is not ours must not speak for us.
-WITH held AS (
-    SELECT pg_try_advisory_lock(:lock_key::bigint) AS held
+-- session still has it, none is advertised: a lock that is not ours must not speak for us. The key is of
+-- this life of the server: one that was restarted, or a standby that was promoted, has forgotten every lock.
+WITH life AS (
+    SELECT hashtextextended(:holder::uuid::text || extract(epoch FROM pg_postmaster_start_time())::text
+                            || left(pg_walfile_name(pg_current_wal_lsn()), 8), 0) AS key
+), held AS (
+    SELECT f.key, pg_try_advisory_lock(f.key) AS held FROM life f
 )
 UPDATE tocsin.leases l
-   SET lock_key = CASE WHEN h.held THEN :lock_key END,
+   SET lock_key = CASE WHEN h.held THEN h.key END,
        locked_at = CASE WHEN h.held THEN clock_timestamp() END
   FROM held h
- WHERE l.holder = :holder::uuid AND l.ended_at IS NULL
+ WHERE l.holder = :holder AND l.ended_at IS NULL
 RETURNING h.held
 
 -- name: free_locks
--- Live incarnations with work in hand whose lock nobody holds, taken since this server started.
+-- Live incarnations with work in hand whose lock nobody holds, taken in this life of the server: its start,
+-- and its timeline, which a promotion changes.
 SELECT l.holder, l.locked_at
   FROM tocsin.leases l
  WHERE l.ended_at IS NULL
    AND l.holder <> :holder::uuid
-   AND l.lock_key IS NOT NULL
-   AND l.locked_at > pg_postmaster_start_time()
+   AND l.lock_key = hashtextextended(l.holder::text || extract(epoch FROM pg_postmaster_start_time())::text
+                                     || left(pg_walfile_name(pg_current_wal_lsn()), 8), 0)
    AND l.holder IN (SELECT r.holder FROM tocsin.runs r WHERE r.state = 'running')
    AND NOT EXISTS (
         SELECT FROM pg_locks k
