@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--contestants", default="", help="names, with commas between them")
     parser.add_argument("--runs", type=int, default=None)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="", help="cases that have this in their name, such as processes=1")
+    parser.add_argument("--only", default="", help="cases with this part, such as processes=1")
     parser.add_argument("--save", action="store_true", help="keep the results although not all was measured")
     parser.add_argument("--renew", action="store_true", help="newest releases into new environments")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ class Contestant:
     setting: what it was run with, in words. cannot: scenario to reason. resolution: seconds between
     instants that a schedule can name. resident: its schedules live in the working process.
     lead: seconds that it takes for each schedule before it stands, generously.
+    attempts: SQL for the highest attempt that any run has been counted.
     unsettled: SQL that is true while a run has not ended; None where the store is not PostgreSQL.
     stretch: so many times the runs for throughput, for one that would be through too soon.
     largest: the largest size of a scenario it is asked for, since more would take minutes.
@@ -30,6 +31,7 @@ class Contestant:
     lead: float = 0.001
     replicas: int = 3
     drain_limit: str = ""
+    attempts: str | None = None
     unsettled: str | None = None
     stretch: int = 1
     largest: Mapping[str, int] = field(default_factory=dict)
@@ -59,6 +61,7 @@ CONTESTANTS: Final = (
         packages=("--editable", "{root}[embedded]"),
         shown=("asyncpg",),
         setting="a Replica with everything on, logging at warning; 500 slots for throughput and burst, else 100",
+        attempts="SELECT max(attempt)::float8 FROM tocsin.runs",
         unsettled="SELECT EXISTS (SELECT FROM tocsin.runs WHERE finished_at IS NULL)",
     ),
     Contestant(
@@ -82,6 +85,7 @@ CONTESTANTS: Final = (
         python=(3, 12),
         resolution=60,
         resident=True,
+        attempts="SELECT max(attempt)::float8 FROM oban_jobs",
         unsettled="SELECT EXISTS (SELECT FROM oban_jobs WHERE state IN ('available', 'scheduled', 'executing'))",
     ),
     Contestant(

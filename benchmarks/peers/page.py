@@ -47,7 +47,7 @@ def _head(summary: Summary) -> str:
     machines = {f"{document['machine']['cores']} cores, {document['machine']['system']}" for document in documents}
     days = sorted({document["measured_at"][:10] for document in documents})
     runs = sorted({row["run"] for document in documents for row in document["results"]})
-    others = [row.get("others", 0.0) for document in documents for row in document["results"] if row["figures"]]
+    others = [row["others"] for document in documents for row in document["results"] if row.get("others") is not None]
     return f"""# Benchmarks
 
 <!-- Made by `python -m benchmarks.peers page` from benchmarks/results; do not edit. -->
@@ -70,6 +70,8 @@ logging: the ceiling.
 
 def _quiet(others: list[float]) -> str:
     """How far the machine was ours alone."""
+    if not others:
+        return "How busy the machine was with other things is not known."
     middle, most = statistics.median(others), max(others)
     told = f"Just before each measurement other things kept {middle:.1f} cores busy in the median, {most:.1f} at most"
     return f"{told}: the figures are disturbed by as much." if middle >= 0.2 else f"{told}."
@@ -92,7 +94,7 @@ def _aims(summary: Summary) -> str:
         value = aim.value(summary)
         limit = f"{'≥' if aim.at_least else '≤'} {aim.limit:g}{aim.unit}"
         if value is None:
-            lines.append(f"| {aim.words} | {limit} | not measured | |")
+            lines.append(f"| {aim.words} | {limit} | no figure | |")
         else:
             verdict = "reached" if aim.reached(value) else "**not reached**"
             lines.append(f"| {aim.words} | {limit} | {_number(value)}{aim.unit} | {verdict} |")
@@ -144,7 +146,7 @@ def _table(summary: Summary, scenario: Scenario, case: str) -> list[str]:
     figures = list(scenario.units)
     best = _best_peer(summary, scenario, case, figures[0])
     reference = summary.median(scenario.name, case, REFERENCE, figures[0])
-    heads = [f"{WORDS.get(figure, figure.replace('_', ' '))}, {scenario.units[figure]}" for figure in figures]
+    heads = [_heading(figure, scenario.units[figure]) for figure in figures]
     lines = [f"| | {' | '.join(heads)} | to the reference | to the best peer |"]
     lines.append("|---" * (len(figures) + 3) + "|")
     for contestant in CONTESTANTS:
@@ -159,6 +161,11 @@ def _table(summary: Summary, scenario: Scenario, case: str) -> list[str]:
         ratios = [f"{mine / other:.2f}×" if mine is not None and other else "–" for other in (reference, best)]
         lines.append(f"| {contestant.title} | {' | '.join(cells)} | {' | '.join(ratios)} |")
     return lines
+
+
+def _heading(figure: str, unit: str) -> str:
+    words = WORDS.get(figure, figure.replace("_", " "))
+    return words if words.endswith(unit) else f"{words}, {unit}"
 
 
 def _best_peer(summary: Summary, scenario: Scenario, case: str, figure: str) -> float | None:
@@ -198,7 +205,8 @@ def _case(case: str) -> str:
         name, _, value = part.partition("=")
         if name in ("seconds", "patience"):
             continue
-        words.append(f"{int(value):,} {name.replace('_', ' ')}" if value.isdigit() else f"{value} {name}")
+        name = name.replace("_", " ").removesuffix("es" if name == "processes" and value == "1" else "")
+        words.append(f"{int(value):,} {name}" if value.isdigit() else f"{value} {name}")
     return ", ".join(words)
 
 

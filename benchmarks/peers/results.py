@@ -29,7 +29,7 @@ class Result:
     cannot: str = ""
     failed: str = ""
     took: float = 0.0
-    others: float = 0.0
+    others: float | None = None
 
     def line(self, scenario: Scenario) -> str:
         what = f"{scenario.name:>14}  {case_name(self.case):<24} {self.contestant:<14}"
@@ -44,6 +44,12 @@ class Result:
 
 def case_name(case: Case) -> str:
     return ", ".join(f"{name}={value}" for name, value in case.items())
+
+
+def matches(wanted: str, case: Case) -> bool:
+    """Whether the case is so named, or has such a part; "" is true of every case."""
+    wanted = wanted.strip(", ")
+    return not wanted or wanted == case_name(case) or wanted in case_name(case).split(", ")
 
 
 def keep(scenario: str, results: Sequence[Result], versions: Mapping[str, Mapping[str, str]]) -> Path:

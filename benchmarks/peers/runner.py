@@ -11,7 +11,7 @@ from benchmarks.peers.contestants import Contestant
 from benchmarks.peers.environments import Unavailable, environment, versions
 from benchmarks.peers.ground import Cannot, Case, Figures, Scenario, ground
 from benchmarks.peers.processes import AdapterFailed
-from benchmarks.peers.results import Result, case_name, keep
+from benchmarks.peers.results import Result, keep, matches
 from benchmarks.peers.scenarios.measures import busy_cores
 
 
@@ -41,7 +41,7 @@ async def carry_out(plan: Plan) -> None:
     }
     for scenario in plan.scenarios:
         for case in scenario.quick if plan.quick else scenario.cases:
-            if plan.only in case_name(case):
+            if matches(plan.only, case):
                 results = await _all_runs(plan, scenario, case, pythons)
                 # Case by case, so that what was measured is not lost with what was not.
                 if plan.save:
@@ -68,7 +68,7 @@ async def _measured(scenario: Scenario, contestant: Contestant, python: Path | s
     figures: Figures = {}
     cannot = contestant.cannot.get(scenario.name, "")
     failed = ""
-    others = await busy_cores(0.5) if not cannot else 0.0
+    others = await busy_cores(0.5) if not cannot else None
     started = time.monotonic()
     if isinstance(python, str):
         cannot = python

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.peers.contestants import CONTESTANTS
-from benchmarks.peers.results import case_name
+from benchmarks.peers.results import case_name, matches
 
 
 class Summary:
@@ -21,9 +21,9 @@ class Summary:
         return list(dict.fromkeys(case_name(row["case"]) for row in rows))
 
     def rows(self, scenario: str, case: str, contestant: str) -> list[dict[str, Any]]:
-        """case: all that its name ends or begins with; nothing for every case."""
+        """case: its name or a part of it, as in ``processes=2``; "" for every case."""
         found: list[dict[str, Any]] = self.documents.get(scenario, {"results": []})["results"]
-        return [row for row in found if row["contestant"] == contestant and _is(case, row["case"])]
+        return [row for row in found if row["contestant"] == contestant and matches(case, row["case"])]
 
     def values(self, scenario: str, case: str, contestant: str, figure: str) -> list[float]:
         rows = self.rows(scenario, case, contestant)
@@ -42,8 +42,3 @@ class Summary:
         if any(row["figures"] for row in rows):
             return ""
         return next((row["cannot"] or f"failed: {row['failed']}" for row in rows), "")
-
-
-def _is(wanted: str, case: Mapping[str, Any]) -> bool:
-    parts = case_name(case).split(", ")
-    return not wanted or wanted == case_name(case) or wanted in parts

@@ -5,6 +5,7 @@ import signal
 
 from benchmarks.peers.ground import Case, Figures, Ground, Scenario
 from benchmarks.peers.processes import AdapterFailed, marks
+from benchmarks.peers.servers import session
 
 EACH = 5
 
@@ -29,6 +30,9 @@ async def drain(ground: Ground, case: Case) -> Figures:
         "long_ended_in_place": float(sum(m.key.startswith("long") and m.pid == holder.pid for m in ends)),
         "long_begun_elsewhere": float(len(elsewhere)),
     }
+    if ground.contestant.attempts is not None:
+        async with session(ground.dsn) as connection:
+            figures["attempt"] = await connection.fetchval(ground.contestant.attempts)
     return ({"after_limit_s": max(elsewhere.values()) - limit} if elsewhere else {}) | figures
 
 
@@ -43,6 +47,7 @@ SCENARIO = Scenario(
         "short_ended": "of 5",
         "long_ended_in_place": "of 5",
         "long_begun_elsewhere": "of 5",
+        "attempt": "counted",
     },
     lower=True,
     measure=drain,
