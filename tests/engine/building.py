@@ -237,7 +237,7 @@ class Peer:
         )
 
     async def register(self, lease: timedelta = LEASE) -> "Peer":
-        await self.leases.register(name=self.who.name, version="0", agents=["agent"], slots=10, lease=lease)
+        await self.leases.register(name=self.who.name, version="0", tzdata="", agents=["agent"], slots=10, lease=lease)
         return self
 
     async def claim(self, agent: str = "agent", *, live: int = 10, late: int = 0, free: int | None = None) -> Claimed:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from importlib import resources
+from importlib import metadata, resources
 from zoneinfo import ZoneInfo
 
 from tocsin.domain.errors import InvalidSchedule
@@ -140,6 +140,11 @@ def second_of(instant: datetime) -> int:
 def instant_of(second: int) -> datetime:
     """The instant that many seconds from the epoch, in UTC, or the calendar's last."""
     return EPOCH + timedelta(0, second) if second <= LAST_SECOND else LAST_INSTANT
+
+
+def release() -> str:
+    """Which release of the zones this process reads its instants from."""
+    return metadata.version("tzdata")
 
 
 @lru_cache(maxsize=1024)

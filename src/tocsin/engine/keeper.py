@@ -19,6 +19,7 @@ from uuid import UUID
 from tocsin.clock import Clock, Timer
 from tocsin.domain.errors import StoreError
 from tocsin.domain.run import StopReason
+from tocsin.domain.zone import release
 from tocsin.engine.hands import Hands
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
@@ -78,9 +79,7 @@ class Keeper:
     async def run_once(self) -> bool:
         sent_at = self._clock.monotonic()
         if not self._registered:
-            name, version, agents, slots = self._describe()
-            await self._leases.register(name=name, version=version, agents=agents, slots=slots, lease=self._lease)
-            self._registered = True
+            await self._register()
         # A session that lies half-open must be given up while there is lease enough to try another.
         async with asyncio.timeout(max(1.0, self._lease.total_seconds() / 3)):
             renewal = await self._leases.renew(self._hands.held(), lease=self._lease)
@@ -95,6 +94,16 @@ class Keeper:
             self._strays(renewal.strays)
         await self._hold_lock()
         return False
+
+    async def _register(self) -> None:
+        name, version, agents, slots = self._describe()
+        ours = release()
+        others = await self._leases.register(
+            name=name, version=version, tzdata=ours, agents=agents, slots=slots, lease=self._lease
+        )
+        self._registered = True
+        for replica, theirs in others.items():
+            self._log.warning("zones.differ", replica=replica, theirs=theirs, ours=ours)
 
     def _begin_anew(self) -> None:
         """Our lease was ended by a peer: all in hand is fenced, and we go on as somebody new."""

@@ -64,18 +64,22 @@ class Leases:
         self._clock = clock
         self._who = who
 
-    async def register(self, *, name: str, version: str, agents: Sequence[str], slots: int, lease: timedelta) -> None:
-        """The incarnation is listed and has a lease."""
-        await self._database.fetchrow(
+    async def register(
+        self, *, name: str, version: str, tzdata: str, agents: Sequence[str], slots: int, lease: timedelta
+    ) -> dict[str, str]:
+        """The incarnation is listed and has a lease. Live replicas with other zones, by name: their release."""
+        rows = await self._database.fetch(
             "register",
             now=self._clock.now(),
             holder=self._who.holder,
             name=name,
             version=version,
+            tzdata=tzdata,
             agents=list(agents),
             slots=slots,
             lease=lease,
         )
+        return {row["name"]: row["tzdata"] for row in rows}
 
     async def renew(self, held: Sequence[tuple[UUID, int]], *, lease: timedelta) -> Renewal:
         """The lease runs for another ``lease`` from the database's now. held: (run, fence) in hand."""

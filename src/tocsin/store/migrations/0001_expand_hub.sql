@@ -208,6 +208,7 @@ CREATE TABLE tocsin.replicas (
     id         uuid PRIMARY KEY,
     name       text NOT NULL,
     version    text NOT NULL,
+    tzdata     text NOT NULL DEFAULT '',
     agents     text[] NOT NULL,
     slots      integer NOT NULL,
     started_at timestamptz NOT NULL,

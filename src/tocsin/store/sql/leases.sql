@@ -1,16 +1,21 @@
 -- name: register
 -- A new incarnation has a lease and is listed. Sent again because its answer was lost, it changes nothing.
+-- A row comes back for each live replica that reads its instants from another release of the zones.
 WITH lease AS (
     INSERT INTO tocsin.leases (holder, expires_at, renewed_at)
     SELECT :holder::uuid, i.now + :lease::interval, i.now
       FROM (SELECT coalesce(:now::timestamptz, now()) AS now) i
     ON CONFLICT (holder) DO NOTHING
     RETURNING expires_at
+), listed AS (
+    INSERT INTO tocsin.replicas (id, name, version, tzdata, agents, slots, started_at)
+    SELECT :holder, :name::text, :version::text, :tzdata::text, :agents::text[], :slots::integer, coalesce(:now, now())
+      FROM lease
 )
-INSERT INTO tocsin.replicas (id, name, version, agents, slots, started_at)
-SELECT :holder, :name::text, :version::text, :agents::text[], :slots::integer, coalesce(:now, now())
-  FROM lease
-RETURNING id
+SELECT r.name, r.tzdata
+  FROM tocsin.leases l
+  JOIN tocsin.replicas r ON r.id = l.holder
+ WHERE l.ended_at IS NULL AND l.expires_at > coalesce(:now, now()) AND r.id <> :holder AND r.tzdata <> :tzdata
 
 -- name: renew
 -- The holder's lease runs on, unless it was ended; says which of the runs in hand are to stop, and why.
