@@ -1,6 +1,7 @@
 """One seed's course: a fleet, what the seed declares, a client, faults one after another, calm, and the verdict."""
 
 import asyncio
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -28,6 +29,9 @@ from tocsin.testing.history.checker import check, report
 from tocsin.testing.history.limits import fenced_work, start_lags
 from tocsin.testing.history.logs import Bounds, Logs
 from tocsin.testing.violation import Violation
+
+PATIENCE: Final = float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
+"""How many times slower than a machine of one's own this one may be."""
 
 CALM: Final = 12.0
 """Seconds without faults at the end: longer than everything that may still be owed then."""
@@ -176,7 +180,13 @@ async def _logs(fleet: Fleet, database: Database, onlooker: Onlooker) -> Logs:
         samples=clock.stamped(onlooker.samples, until=until),
         tables=tables,
         poisoned=frozenset(one for event in events if event["what"] == "poison" for one in event["ids"]),
-        bounds=Bounds(lease=timedelta(seconds=LEASE), drain=timedelta(seconds=DRAIN), executors=executors),
+        bounds=Bounds(
+            lease=timedelta(seconds=LEASE),
+            drain=timedelta(seconds=DRAIN),
+            late=timedelta(seconds=2) * PATIENCE,
+            busy=timedelta(seconds=1) * PATIENCE,
+            executors=executors,
+        ),
         until=until,
     )
 
