@@ -85,6 +85,7 @@ class Reference(Adapter):
         started = time.monotonic()
         await connection.copy_records_to_table("schedules", records=rows, columns=["due", "key"])
         stage.say("registered", seconds=time.monotonic() - started)
+        await connection.execute("SELECT pg_notify('reference', 'schedules')")
         await connection.close()
 
     async def history(self, order: Order, stage: Stage) -> None:
@@ -125,6 +126,7 @@ class Worker:
     def __init__(self, order: Order, recorder: Recorder) -> None:
         self._order = order
         self._recorder = recorder
+        self._sooner = asyncio.Event()
         self._wake = [asyncio.Event() for _ in range(CLAIMERS)]
 
     async def connect(self) -> None:
@@ -141,7 +143,10 @@ class Worker:
     def loops(self) -> list[Any]:
         return [*(self._claim(number) for number in range(CLAIMERS)), self._schedules()]
 
-    def _hear(self, *_: object) -> None:
+    def _hear(self, *heard: object) -> None:
+        if heard and heard[-1] == "schedules":
+            self._sooner.set()
+            return
         # The first claimer that sleeps is enough; a full batch wakes the other.
         for wake in self._wake:
             if not wake.is_set():
@@ -173,10 +178,10 @@ class Worker:
     async def _schedules(self) -> None:
         while True:
             wait = await self._timer.fetchval("SELECT extract(epoch FROM min(due) - clock_timestamp()) FROM schedules")
-            if wait is None:
-                await asyncio.sleep(1)
-                continue
-            await asyncio.sleep(min(max(float(wait), 0), 15))
+            self._sooner.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(15 if wait is None else min(max(float(wait), 0), 15)):
+                    await self._sooner.wait()
             ended: list[int] = []
             while rows := await self._fire.fetch(ended, BATCH):
                 ended = await self._execute(rows)
