@@ -40,25 +40,31 @@ async def carry_out(plan: Plan) -> None:
         if isinstance(python := pythons[contestant.name], Path)
     }
     for scenario in plan.scenarios:
-        for case in scenario.quick if plan.quick else scenario.cases:
-            if matches(plan.only, case):
-                results = await _all_runs(plan, scenario, case, pythons)
-                # Case by case, so that what was measured is not lost with what was not.
-                if plan.save:
-                    keep(scenario.name, results, shown)
+        results: list[Result] = []
+        # Cases are interleaved like contestants, since some aims compare one case with another.
+        for number in range(1, plan.runs + 1):
+            for case in scenario.quick if plan.quick else scenario.cases:
+                if matches(plan.only, case):
+                    results += await _one_run(plan, scenario, case, number, pythons, results)
+            # Run by run, so that what was measured is not lost with what was not.
+            if plan.save and results:
+                keep(scenario.name, results, shown)
 
 
-async def _all_runs(plan: Plan, scenario: Scenario, case: Case, pythons: dict[str, Path | str]) -> list[Result]:
+async def _one_run(
+    plan: Plan,
+    scenario: Scenario,
+    case: Case,
+    number: int,
+    pythons: dict[str, Path | str],
+    before: Sequence[Result],
+) -> list[Result]:
+    """Every contestant once, but for those who could not do it before: what cannot be done is said once."""
+    refused = {result.contestant for result in before if result.cannot and result.case == case}
     results: list[Result] = []
-    refused: set[str] = set()
-    for number in range(1, plan.runs + 1):
-        for contestant in plan.contestants:
-            # What cannot be done is said once.
-            if (scenario.only and contestant.name not in scenario.only) or contestant.name in refused:
-                continue
+    for contestant in plan.contestants:
+        if (not scenario.only or contestant.name in scenario.only) and contestant.name not in refused:
             result = await _measured(scenario, contestant, pythons[contestant.name], case, number)
-            if result.cannot:
-                refused.add(contestant.name)
             print(result.line(scenario), flush=True)
             results.append(result)
     return results

@@ -177,8 +177,8 @@ class Worker:
 
     async def _schedules(self) -> None:
         while True:
-            wait = await self._timer.fetchval("SELECT extract(epoch FROM min(due) - clock_timestamp()) FROM schedules")
             self._sooner.clear()
+            wait = await self._timer.fetchval("SELECT extract(epoch FROM min(due) - clock_timestamp()) FROM schedules")
             with suppress(TimeoutError):
                 async with asyncio.timeout(15 if wait is None else min(max(float(wait), 0), 15)):
                     await self._sooner.wait()
