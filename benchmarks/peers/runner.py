@@ -45,7 +45,7 @@ async def carry_out(plan: Plan) -> None:
         for number in range(1, plan.runs + 1):
             for case in scenario.quick if plan.quick else scenario.cases:
                 if matches(plan.only, case):
-                    results += await _one_run(plan, scenario, case, number, pythons, results)
+                    results += await _one_run(plan, scenario, case, number=number, pythons=pythons, before=results)
             # Run by run, so that what was measured is not lost with what was not.
             if plan.save and results:
                 keep(scenario.name, results, shown)
@@ -55,6 +55,7 @@ async def _one_run(
     plan: Plan,
     scenario: Scenario,
     case: Case,
+    *,
     number: int,
     pythons: dict[str, Path | str],
     before: Sequence[Result],
