@@ -47,7 +47,8 @@ from tocsin.version import __version__
 class Replica:
     """Fires triggers and runs agents from entering to leaving.
 
-    ``hurry()`` sends a drain to its next stage at once. released: runs that a drain gave back.
+    ``hurry()`` sends a drain to its next stage at once. released: runs that had begun and that a drain gave
+    back; what it claimed and did not begin is nobody's loss.
     """
 
     def __init__(
@@ -290,7 +291,10 @@ class Replica:
             self._sweeper_loop.wake()
 
     def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
-        self.released += sum(ended.settlement.reason == StopReason.INTERRUPTED.value for _, ended in ends)
+        self.released += sum(
+            hand is not None and hand.task is not None and ended.settlement.reason == StopReason.INTERRUPTED.value
+            for hand, ended in ends
+        )
         self._expect_what_follows(ends)
         freed = any(hand is not None and hand.assignment.scoped for hand, _ in ends)
         if freed or any(runner.held_back for runner in self.runners):
