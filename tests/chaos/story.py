@@ -124,7 +124,7 @@ class Story:
     def sweep(self, run_id: str, at: float, judge: str = PEER, *, reason: str = "lost", state: str = "queued") -> None:
         lost = self._rows["runs", run_id]["lost"] + 1
         attempt = self._rows["runs", run_id]["attempt"] - (state == "queued")
-        self._close(run_id, at, state, judge, reason=reason, lost=lost, attempt=attempt, lane="late")
+        self._close(run_id, at, state, judge, reason=reason, lost=lost, attempt=attempt)
 
     def _close(self, run_id: str, at: float, state: str, actor: str, **columns: Any) -> None:
         old = self._rows["runs", run_id]

@@ -209,7 +209,7 @@ async def test_a_lease_that_has_run_out_gives_its_runs_back_uncounted(world: Wor
         (run_id, "queued", "lost", holder.who.holder)
     ]
     row = await world.run(run_id)
-    assert (row["attempt"], row["fence"], row["lost"], row["lane"]) == (0, 1, 1, "late")
+    assert (row["attempt"], row["fence"], row["lost"], row["lane"]) == (0, 1, 1, "live")
     assert (await world.control.run(run_id))["attempts"][0]["error_kind"] == "Lost"
     assert (await lease_of(world, holder.who.holder))["end_reason"] == "lost"
 

@@ -46,7 +46,10 @@ class RunKind(StrEnum):
 
 
 class Lane(StrEnum):
-    """LIVE work comes as it is due; LATE work (caught up, swept, backfilled) has a fifth of the slots."""
+    """LIVE work comes as it is due; LATE work (caught up, backfilled) has a fifth of the slots.
+
+    What was lost with its holder keeps its lane: it had begun, and is bounded by the holder's slots.
+    """
 
     LIVE = "live"
     LATE = "late"

@@ -347,7 +347,7 @@ WITH instant AS (
 ), swept AS (
     UPDATE tocsin.runs r
        SET state = j.state, reason = j.reason, holder = NULL, permit = NULL, permit_scope = NULL,
-           seq = r.seq + 1, lost = r.lost + 1, lane = CASE WHEN j.state = 'queued' THEN 'late' ELSE r.lane END,
+           seq = r.seq + 1, lost = r.lost + 1,
            attempt = CASE WHEN j.state = 'queued' THEN r.attempt - 1 ELSE r.attempt END,
            available_at = CASE WHEN j.state = 'queued' THEN instant.now ELSE r.available_at END,
            finished_at = CASE WHEN j.state = 'queued' THEN NULL ELSE instant.now END
