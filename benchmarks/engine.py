@@ -90,17 +90,15 @@ async def until(dsn: str, query: str, *, deadline: float = 120.0) -> None:
 ENQUEUE = """
 WITH inserted AS (
     INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, occurrence_key,
-                             lane, priority, overlap, available_at, max_attempts, input, queued_at)
+                             lane, priority, overlap, available_at, max_attempts, input, queued_at, asked_by)
     SELECT gen_random_uuid(), t.id, t.version, t.agent, 'manual', now(), now(), 'bench:' || g, 'live', 5, 'allow',
-           now(), 3, '{}', now()
+           now(), 3, '{}', now(), 'benchmark'
       FROM tocsin.triggers t, generate_series(1, $1::int) g
      WHERE t.name = 'bulk'
-    RETURNING id, queued_at, trigger_id, nominal_at, occurrence_key
-), known AS (
-    INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
-    SELECT trigger_id, nominal_at, occurrence_key, id FROM inserted)
-INSERT INTO tocsin.transitions (run_id, seq, to_state, attempt, fence, actor, at)
-SELECT id, 1, 'queued', 0, 0, 'benchmark', queued_at FROM inserted
+    RETURNING id, trigger_id, nominal_at, occurrence_key
+)
+INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
+SELECT trigger_id, nominal_at, occurrence_key, id FROM inserted
 """
 
 

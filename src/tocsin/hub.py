@@ -33,11 +33,12 @@ from tocsin.engine.service import Loop, Service
 from tocsin.engine.settler import Settler
 from tocsin.engine.sweeper import Sweeper
 from tocsin.settings import Settings
+from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases, Look
 from tocsin.store.migrate import schema_state
 from tocsin.store.retention import Retention
-from tocsin.store.runs import Ended, Runs
+from tocsin.store.runs import Runs
 from tocsin.store.signals import Signals
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
@@ -78,6 +79,7 @@ class Replica:
 
     def _compose(self) -> None:
         self._runs = Runs(database=self.database, clock=self._clock, who=self.who)
+        self._attempts = Attempts(database=self.database, clock=self._clock, who=self.who)
         self._leases = Leases(database=self.database, clock=self._clock, who=self.who)
         self._triggers = Triggers(database=self.database, clock=self._clock, who=self.who)
         self._signals = Signals(database=self.database, hear=self._hear)
@@ -129,12 +131,14 @@ class Replica:
     def _compose_work(self) -> None:
         """Who plans, executes and settles."""
         clock, log, settings = self._clock, self._log, self.settings
-        self.reporter = Reporter(runs=self._runs, hands=self.hands, clock=clock, wake=self._wake_reporter)
-        self.settler = Settler(runs=self._runs, hands=self.hands, clock=clock, log=log, settled=self._on_settled)
+        self.reporter = Reporter(attempts=self._attempts, hands=self.hands, clock=clock, wake=self._wake_reporter)
+        self.settler = Settler(
+            attempts=self._attempts, hands=self.hands, clock=clock, log=log, settled=self._on_settled
+        )
         self.runners = [
             Runner(
                 executor=executor,
-                runs=self._runs,
+                attempts=self._attempts,
                 hands=self.hands,
                 settler=self.settler,
                 reporter=self.reporter,

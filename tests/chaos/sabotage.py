@@ -178,6 +178,7 @@ HOLES: Final[Mapping[str, Hole]] = {
         says="a settlement compares the state",
         caught_by="I2",
         install=_statements(holes.stateless),
+        sql=holes.TOOK_EDGES,
         faults=["F5"],
     ),
     "cursor": Hole(
@@ -223,7 +224,9 @@ HOLES: Final[Mapping[str, Hole]] = {
     ),
     "instant": Hole(says="nothing is decided before its instant", caught_by="I14", install=_early),
     "pause": Hole(says="a paused trigger begets nothing", caught_by="I15", install=_pause_ignored, faults=["F44"]),
-    "trail": Hole(says="each settlement writes its transition", caught_by="I16", install=_statements(holes.untold)),
+    "trail": Hole(
+        says="a run that is queued again keeps its trail", caught_by="I16", install=_statements(holes.untold)
+    ),
     "commit": Hole(
         says="a commit is on disk before it is answered",
         caught_by="I17",

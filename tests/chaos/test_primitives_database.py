@@ -26,10 +26,10 @@ from tocsin.domain.run import RunState, Settlement
 from tocsin.domain.trigger import CatchUp, Overlap
 from tocsin.engine.control import Control
 from tocsin.run import Run
+from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation
 from tocsin.store.migrate import migrate
-from tocsin.store.runs import Ended, Runs
 
 SECONDLY = cron("* * * * * *")
 SECOND = timedelta(seconds=1)
@@ -261,10 +261,10 @@ async def test_a_backup_that_is_restored_counts_what_was_missed_and_refuses_old_
                 # The former holder's word, under the fence of the dump, and under one of the time that is no more.
                 who = Incarnation("former")
                 who.holder = holder
-                runs = Runs(database=database, clock=SystemClock(), who=who)
+                attempts = Attempts(database=database, clock=SystemClock(), who=who)
                 for fence in (1, 2, 3):
                     stale = Ended(run_id=run_id, fence=fence, settlement=Settlement(RunState.FAILED, reason="stale"))
-                    assert await runs.settle([stale]) == set()
+                    assert await attempts.settle([stale]) == set()
                 row = await database.fetchrow("get_run", id=run_id)
                 assert row is not None
                 assert (row["state"], row["fence"], row["output"]) == ("succeeded", 2, "2")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -31,9 +31,10 @@ from tocsin.executors.inprocess import InProcess
 from tocsin.hub import Replica
 from tocsin.run import Reports, StopSignal
 from tocsin.settings import Settings
+from tocsin.store.attempts import Attempts, Claimed, Ended, FollowUp, Quota
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
-from tocsin.store.runs import Claimed, Ended, FollowUp, Quota, Runs, Swept
+from tocsin.store.runs import Runs, Swept
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Silence
 
@@ -183,7 +184,7 @@ class Peer:
         *,
         executor: Executor | None = None,
         slots: int = 10,
-        runs: type[Runs] = Runs,
+        attempts: type[Attempts] = Attempts,
     ) -> None:
         self.database = database
         self.clock = clock
@@ -191,22 +192,23 @@ class Peer:
         self.log = Heard()
         self.hands = Hands()
         self.time = DatabaseTime(clock)
-        self.runs = runs(database=database, clock=clock, who=self.who)
+        self.runs = Runs(database=database, clock=clock, who=self.who)
+        self.attempts = attempts(database=database, clock=clock, who=self.who)
         self.leases = Leases(database=database, clock=clock, who=self.who)
         self.triggers = Triggers(database=database, clock=clock, who=self.who)
         self.executor = executor or Scripted(slots=slots)
         self.settled: list[Ended] = []
         self.settler = Settler(
-            runs=self.runs,
+            attempts=self.attempts,
             hands=self.hands,
             clock=clock,
             log=self.log,
             settled=lambda ends: self.settled.extend(ended for _, ended in ends),
         )
-        self.reporter = Reporter(runs=self.runs, hands=self.hands, clock=clock, wake=_nothing)
+        self.reporter = Reporter(attempts=self.attempts, hands=self.hands, clock=clock, wake=_nothing)
         self.runner = Runner(
             executor=self.executor,
-            runs=self.runs,
+            attempts=self.attempts,
             hands=self.hands,
             settler=self.settler,
             reporter=self.reporter,
@@ -242,7 +244,7 @@ class Peer:
 
     async def claim(self, agent: str = "agent", *, live: int = 10, late: int = 0, free: int | None = None) -> Claimed:
         quotas = [Quota(agent, "late", late), Quota(agent, "live", live)]
-        return await self.runs.claim(quotas, free=live + late if free is None else free)
+        return await self.attempts.claim(quotas, free=live + late if free is None else free)
 
     async def claim_one(self, agent: str = "agent") -> Assignment:
         claimed = await self.claim(agent)
@@ -250,7 +252,7 @@ class Peer:
         return claimed.assignments[0]
 
     async def settle(self, *ends: Ended) -> set[UUID]:
-        return await self.runs.settle(ends)
+        return await self.attempts.settle(ends)
 
     async def sweep(self, *dead: UUID, by_lease: bool = True) -> list[Swept]:
         return await self.runs.sweep(dead_holders=dead, by_lease=by_lease, batch=500)
@@ -361,6 +363,7 @@ class World:
             "max_attempts": 1,
             "input": "null",
             "queued_at": NOON + at,
+            "asked_by": "test",
         } | columns
         names, places = ", ".join(values), ", ".join(f"${n}" for n in range(1, len(values) + 1))
         await self.admin.execute(f"INSERT INTO tocsin.runs ({names}) VALUES ({places})", *values.values())
@@ -368,12 +371,11 @@ class World:
             "INSERT INTO tocsin.occurrences VALUES ($1, $2, $3, $4)",
             *(trigger_id, values["nominal_at"], values["occurrence_key"], run_id),
         )
-        await self.admin.execute(
-            "INSERT INTO tocsin.transitions VALUES ($1, 1, NULL, 'queued', 0, 0, 'test', 'due', $2)",
-            run_id,
-            values["queued_at"],
-        )
         return UUID(int=run_id.int)
+
+
+TRIED: Final[dict[str, Any]] = {"fence": 1, "attempt": 1, "seq": 3, "claimed_by": uuid4(), "started_at": NOON}
+"""Columns of a queued run that has had one attempt."""
 
 
 def quick_settings(**given: Any) -> Settings:

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.building import MINUTE, NOON, SECOND, Scripted, World, a_trigger, an_end
 from tocsin.domain.errors import Contended
 from tocsin.domain.run import RunState, Succeeded
-from tocsin.store.runs import Claimed, Quota
+from tocsin.store.attempts import Claimed, Quota
 
 
 def names(claimed: Claimed) -> list[UUID]:
@@ -84,7 +84,7 @@ async def test_late_work_has_a_fifth_of_the_slots_and_at_least_one(world: World)
         await executor.end_all(Succeeded(b"1"))
         await peer.settler.run_once()
         await world.admin.execute(
-            "UPDATE tocsin.runs SET state = 'cancelled', finished_at = now() WHERE state = 'queued'"
+            "UPDATE tocsin.runs SET state = 'cancelled', seq = 2 * fence + 2, finished_at = now() WHERE state = 'queued'"
         )
 
 
@@ -259,14 +259,14 @@ async def test_what_expires_does_so_even_while_its_scope_is_busy(world: World) -
 async def test_a_run_past_its_deadline_expires_even_as_a_retry(world: World) -> None:
     await world.declare(a_trigger())
     peer = await world.peer()
-    run_id = await world.queue(at=-MINUTE, deadline_at=NOON, fence=1, attempt=1, max_attempts=2)
+    run_id = await world.queue(at=-MINUTE, deadline_at=NOON, max_attempts=2, **TRIED)
     assert skips(await peer.claim()) == {run_id: "expired"}
 
 
 async def test_a_retry_is_neither_skipped_by_overlap_nor_expired_by_its_wait(world: World) -> None:
     await world.declare(a_trigger())
     peer = await world.peer()
-    retry = await world.queue(at=-MINUTE, overlap="skip", fence=1, attempt=1, max_attempts=2, not_after=NOON - SECOND)
+    retry = await world.queue(at=-MINUTE, overlap="skip", max_attempts=2, not_after=NOON - SECOND, **TRIED)
     held = await world.queue(at=-2 * MINUTE, overlap="skip", priority=9)
     assert names(await peer.claim(live=1)) == [held]
     assert await peer.claim() == Claimed([], [])
@@ -357,7 +357,9 @@ async def test_of_one_scope_claimed_by_many_at_once_one_runs(world: World) -> No
         assert len(running) <= 1
         assert {row["id"] for row in running} == set(taken)
         await world.admin.execute(
-            "UPDATE tocsin.runs SET state = 'succeeded', holder = NULL, finished_at = $1 WHERE state = 'running'", NOON
+            "UPDATE tocsin.runs SET state = 'succeeded', holder = NULL, seq = seq + 1, finished_at = $1"
+            " WHERE state = 'running'",
+            NOON,
         )
     assert await world.value("SELECT count(*) FROM tocsin.runs WHERE state = 'succeeded'") >= 4
 
@@ -373,9 +375,10 @@ async def test_a_scope_that_a_peer_took_unseen_is_contended(world: World) -> Non
         claiming = other.transaction()
         await claiming.start()
         await other.execute(
-            "UPDATE tocsin.runs SET state = 'running', holder = gen_random_uuid(), fence = 1, attempt = 1 "
-            "WHERE id = $1",
+            "UPDATE tocsin.runs SET state = 'running', holder = $2, claimed_by = $2, fence = 1, attempt = 1,"
+            " started_at = now(), seq = 2 WHERE id = $1",
             first,
+            uuid4(),
         )
         task = asyncio.create_task(peer.claim())
         while not await world.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
@@ -393,9 +396,9 @@ async def test_a_quota_of_nothing_claims_nothing(world: World) -> None:
     await world.declare(a_trigger())
     peer = await world.peer()
     await world.queue()
-    assert await peer.runs.claim([], free=5) == Claimed([], [])
-    assert await peer.runs.claim([Quota("agent", "live", 0)], free=5) == Claimed([], [])
-    assert await peer.runs.claim([Quota("unknown", "live", 5)], free=5) == Claimed([], [])
+    assert await peer.attempts.claim([], free=5) == Claimed([], [])
+    assert await peer.attempts.claim([Quota("agent", "live", 0)], free=5) == Claimed([], [])
+    assert await peer.attempts.claim([Quota("unknown", "live", 5)], free=5) == Claimed([], [])
 
 
 @pytest.mark.parametrize("overlap", ["queue_all", "cancel_previous"])

@@ -217,7 +217,7 @@ async def test_a_sweepers_step(world: World, peer: Peer) -> None:
     peer.sweeper.expect(others_run=True, cancelling=True, waiting=True)
 
     async def prepare() -> Coroutine[Any, Any, Any]:
-        await world.admin.execute("TRUNCATE tocsin.runs, tocsin.occurrences, tocsin.transitions")
+        await world.admin.execute("TRUNCATE tocsin.runs, tocsin.occurrences, tocsin.past_transitions")
         dead = await world.peer()
         await world.queue("u")
         await dead.claim(late=5)

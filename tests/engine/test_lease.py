@@ -113,7 +113,9 @@ async def test_a_renewal_says_what_was_fenced_and_what_is_to_stop(world: World) 
         while await peer.runner.run_once():
             pass
         fenced, cancelled, superseded, _ = runs
-        await world.admin.execute("UPDATE tocsin.runs SET state = 'queued', holder = NULL WHERE id = $1", fenced)
+        await world.admin.execute(
+            "UPDATE tocsin.runs SET state = 'queued', holder = NULL, seq = seq + 1 WHERE id = $1", fenced
+        )
         await world.control.cancel_run(cancelled)
         await world.admin.execute(
             "UPDATE tocsin.runs SET cancel_requested_at = $2, cancel_reason = 'superseded' WHERE id = $1",

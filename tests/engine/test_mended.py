@@ -6,8 +6,8 @@ from uuid import UUID
 from tests.engine.building import MINUTE, SECOND, Heard, World, a_replica, a_trigger, an_end, eventually, no_agent
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import Overlap
+from tocsin.store.attempts import FollowUp
 from tocsin.store.database import Database
-from tocsin.store.runs import FollowUp
 
 
 async def test_a_result_fenced_by_our_own_sweep_is_kept_apart(world: World) -> None:

@@ -98,7 +98,7 @@ async def test_a_step_that_fails_midway_leaves_no_half_decision(world: World) ->
     world.clock.turn(MINUTE)
     await world.admin.execute("""
         CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';
-        CREATE TRIGGER refuse BEFORE INSERT ON tocsin.transitions FOR EACH ROW EXECUTE FUNCTION public.refuse();
+        CREATE TRIGGER refuse BEFORE UPDATE ON tocsin.triggers FOR EACH ROW EXECUTE FUNCTION public.refuse();
     """)
     async with world.database.transaction() as session:
         now, due = await peer.triggers.lock_due(session, batch=10)

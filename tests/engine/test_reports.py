@@ -13,12 +13,12 @@ from tocsin.domain.errors import DatabaseUnavailable
 from tocsin.engine.hands import Hands
 from tocsin.engine.reports import EVERY, Reporter
 from tocsin.engine.run_reports import RunReports
-from tocsin.store.runs import Report
+from tocsin.store.attempts import Report
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 
 
-class Runs:
+class Attempts:
     """Takes reports and keeps them. before: what happens while a batch is on its way."""
 
     def __init__(self) -> None:
@@ -32,8 +32,8 @@ class Runs:
 
 
 @pytest.fixture
-def runs() -> Runs:
-    return Runs()
+def runs() -> Attempts:
+    return Attempts()
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def reporter(runs: Runs, clock: HandClock) -> Reporter:
-    return Reporter(runs=runs, hands=Hands(), clock=clock, wake=lambda: None)  # type: ignore[arg-type]
+def reporter(runs: Attempts, clock: HandClock) -> Reporter:
+    return Reporter(attempts=runs, hands=Hands(), clock=clock, wake=lambda: None)  # type: ignore[arg-type]
 
 
 def told(reports: RunReports) -> Any:
@@ -82,7 +82,7 @@ def test_figures_that_got_past_the_border_cost_no_more_than_themselves(reporter:
     assert (reports.usage_json(), reports.log_text()) == (None, "a line")
 
 
-async def test_a_row_that_cannot_be_made_costs_only_itself(reporter: Reporter, runs: Runs) -> None:
+async def test_a_row_that_cannot_be_made_costs_only_itself(reporter: Reporter, runs: Attempts) -> None:
     class Broken(RunReports):
         __slots__ = ()
 
@@ -98,7 +98,7 @@ async def test_a_row_that_cannot_be_made_costs_only_itself(reporter: Reporter, r
 
 
 async def test_a_batch_that_was_not_written_is_written_the_next_time_once_an_attempt(
-    reporter: Reporter, runs: Runs
+    reporter: Reporter, runs: Attempts
 ) -> None:
     one, two = reporter.reports_for(ONE, 1), reporter.reports_for(TWO, 1)
     one.progress("first", None)
@@ -117,7 +117,7 @@ async def test_a_batch_that_was_not_written_is_written_the_next_time_once_an_att
     assert sorted(runs.rows) == [(ONE, "third"), (TWO, "second")]
 
 
-async def test_what_threads_say_is_written_in_the_end(reporter: Reporter, runs: Runs, clock: HandClock) -> None:
+async def test_what_threads_say_is_written_in_the_end(reporter: Reporter, runs: Attempts, clock: HandClock) -> None:
     attempts = [reporter.reports_for(UUID(int=n), 1) for n in range(4)]
 
     def speak(reports: RunReports) -> None:
@@ -141,7 +141,7 @@ async def test_what_threads_say_is_written_in_the_end(reporter: Reporter, runs: 
 
 
 async def test_a_report_that_falls_into_the_taking_of_a_batch_is_not_lost(
-    reporter: Reporter, runs: Runs, clock: HandClock
+    reporter: Reporter, runs: Attempts, clock: HandClock
 ) -> None:
     """The thread stands between reading the list and appending to it while the list is swapped."""
     reports, other = reporter.reports_for(ONE, 1), reporter.reports_for(TWO, 1)

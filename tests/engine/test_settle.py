@@ -12,7 +12,7 @@ import pytest
 from tests.engine.building import MINUTE, NOON, SECOND, Peer, Scripted, World, a_failure, a_trigger, an_end
 from tocsin.domain.errors import DatabaseUnavailable
 from tocsin.domain.run import Failed, Outcome, Postponed, RunState, Succeeded
-from tocsin.store.runs import Claimed, Ended, FollowUp, Runs
+from tocsin.store.attempts import Attempts, Claimed, Ended, FollowUp
 
 
 async def test_a_success_closes_the_run_and_is_remembered(world: World) -> None:
@@ -208,7 +208,7 @@ async def test_an_attempt_that_is_retried_leaves_no_follow_ups(world: World) -> 
     assert await world.value("SELECT count(*) FROM tocsin.runs") == 1
 
 
-class Unheard(Runs):
+class Unheard(Attempts):
     """A store whose first settlement is committed, and its answer lost on the way."""
 
     lost = False
@@ -320,7 +320,7 @@ async def test_a_settlement_whose_answer_was_lost_is_written_once(world: World) 
     """What the database committed and could not say is said again, and told as ours."""
     await world.declare(a_trigger())
     executor = Scripted()
-    peer = await world.peer(executor=executor, runs=Unheard)
+    peer = await world.peer(executor=executor, attempts=Unheard)
     run_id = await world.queue()
     await peer.runner.run_once()
     await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from tocsin.domain.planning import Cursor, Skip, plan
 from tocsin.domain.run import Lane, RunState, Settlement, SkipReason
 from tocsin.domain.schedule import every
 from tocsin.domain.trigger import CatchUp, TriggerSpec
-from tocsin.store.runs import Ended
+from tocsin.store.attempts import Ended
 from tocsin.testing.builders import a_trigger, mixed_agents
 from tocsin.testing.invariants import check
 from tocsin.testing.simulation import Simulation

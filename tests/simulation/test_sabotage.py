@@ -19,7 +19,16 @@ from tocsin.store.database import Database, Session
 from tocsin.store.statements import Statements, load
 from tocsin.store.trigger_rows import Decision
 from tocsin.store.triggers import Triggers
-from tocsin.testing.holes import overlapping, stateless, unfenced, unkeyed, unlocked, without
+from tocsin.testing.holes import (
+    TOOK_EDGES,
+    of_whichever_claim,
+    overlapping,
+    stateless,
+    unfenced,
+    unkeyed,
+    unlocked,
+    without,
+)
 from tocsin.testing.invariants import caught
 from tocsin.testing.simulation import simulated
 
@@ -46,33 +55,31 @@ class AdvancesFirst(Triggers):
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """What is taken out, and who is to notice. drop: an index."""
+    """What is taken out, and who is to notice. sql: what else goes, on the database."""
 
     noticed_by: str
     statements: Statements | None = None
-    drop: str | None = None
+    sql: str = ""
     store: type[Triggers] = Triggers
 
 
 HOLES = {
     "a settlement is not fenced": Hole("I4", unfenced()),
-    "a settlement is of the holder, whichever of its claims": Hole(
-        "I4", without(load(), "settle", r"AND r\.fence = g\.fence ")
-    ),
-    "a settlement does not look at the state": Hole("I2", stateless()),
-    "two planners race, without the key": Hole("I1", unkeyed(), drop="occurrences_instant"),
+    "a settlement is of the holder, whichever of its claims": Hole("I4", of_whichever_claim()),
+    "a settlement does not look at the state": Hole("I2", stateless(), sql=TOOK_EDGES),
+    "two planners race, without the key": Hole("I1", unkeyed(), sql="DROP INDEX tocsin.occurrences_instant"),
     "two planners race, and the key holds": Hole("I3", unlocked()),
     "the cursor moves before the insert": Hole("I3", store=AdvancesFirst),
-    "a claim does not look at its scope": Hole("I6", overlapping(), drop="runs_scope_held"),
+    "a claim does not look at its scope": Hole("I6", overlapping(), sql="DROP INDEX tocsin.runs_scope_held"),
 }
 
 LAYERS = {
     "only the occurrence's key": Hole(
         "",
         without(load(), "materialise", r"ON CONFLICT \(trigger_id.*?\) WHERE key IS NULL", "ON CONFLICT"),
-        drop="occurrences_instant",
+        sql="DROP INDEX tocsin.occurrences_instant",
     ),
-    "only the scope's index": Hole("", drop="runs_scope_held"),
+    "only the scope's index": Hole("", sql="DROP INDEX tocsin.runs_scope_held"),
 }
 
 SEEDS = (2, 3, 4, 5, 6, 7)
@@ -81,10 +88,10 @@ SEEDS = (2, 3, 4, 5, 6, 7)
 
 async def courses(hole: Hole, seed: int, dsn: str) -> Counter[str]:
     """How many violations each invariant finds in one seed's course with the guards taken out."""
-    if hole.drop is not None:
+    if hole.sql:
         database = Database(dsn, size=1)
         async with database.session() as session:
-            await session.connection.execute(f"DROP INDEX tocsin.{hole.drop}")
+            await session.connection.execute(hole.sql)
         await database.close()
     length = timedelta(minutes=40)
     async with simulated(seed, dsn, statements=hole.statements, store=hole.store, length=length) as simulation:

@@ -35,7 +35,7 @@ async def test_a_fresh_database_gets_every_migration_once(
 ) -> None:
     assert await schema_state(admin) == SchemaState(0, NEWEST)
     assert await migrate(empty_dsn) == SchemaState(0, NEWEST, tuple(migration.name for migration in migrations()))
-    assert {"agents", "triggers", "runs", "transitions", "leases", "migrations"} <= await tables(admin)
+    assert {"agents", "triggers", "runs", "past_transitions", "leases", "migrations"} <= await tables(admin)
     assert await migrate(empty_dsn) == SchemaState(NEWEST, NEWEST)
     assert await schema_state(admin) == SchemaState(NEWEST, NEWEST)
 

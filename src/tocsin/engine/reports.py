@@ -14,7 +14,7 @@ from tocsin.clock import Clock
 from tocsin.domain.run import StopReason
 from tocsin.engine.hands import Hands
 from tocsin.engine.run_reports import RunReports
-from tocsin.store.runs import Report, Runs
+from tocsin.store.attempts import Attempts, Report
 
 EVERY: Final = 0.5
 """Seconds between two writes, at least."""
@@ -25,8 +25,8 @@ class Reporter:
 
     name = "reporter"
 
-    def __init__(self, *, runs: Runs, hands: Hands, clock: Clock, wake: Callable[[], None]) -> None:
-        self._runs = runs
+    def __init__(self, *, attempts: Attempts, hands: Hands, clock: Clock, wake: Callable[[], None]) -> None:
+        self._attempts = attempts
         self._hands = hands
         self._clock = clock
         self._wake = wake
@@ -59,7 +59,7 @@ class Reporter:
         batch = self._take()
         try:
             rows = list(_rows(batch))
-            kept = await self._runs.report(rows)
+            kept = await self._attempts.report(rows)
         except BaseException:
             self._put_back(batch)
             raise

@@ -25,7 +25,7 @@ from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hand, Hands
 from tocsin.engine.reports import Reporter
 from tocsin.engine.settler import Settler
-from tocsin.store.runs import Claimed, Ended, Quota, Runs
+from tocsin.store.attempts import Attempts, Claimed, Ended, Quota
 from tocsin.telemetry import Log
 
 LATE: Final = Lane.LATE.value
@@ -47,7 +47,7 @@ class Runner:
         self,
         *,
         executor: Executor,
-        runs: Runs,
+        attempts: Attempts,
         hands: Hands,
         settler: Settler,
         reporter: Reporter,
@@ -65,7 +65,7 @@ class Runner:
         self.held_back = False
         self._executor = executor
         self.agents = list(executor.agents)
-        self._runs = runs
+        self._attempts = attempts
         self._hands = hands
         self._settler = settler
         self._reporter = reporter
@@ -155,7 +155,7 @@ class Runner:
         """One claim for all agents, begun; or one for each, when the database refuses a row of somebody's."""
         self.claiming = True
         try:
-            claimed = await self._runs.claim(quotas, free=free)
+            claimed = await self._attempts.claim(quotas, free=free)
             self.begin(claimed.assignments)
         except StatementRefused as error:
             self._log.error("claim.refused", agents=self.agents, error=str(error))
@@ -168,7 +168,7 @@ class Runner:
         every = Claimed([], [])
         for quota in quotas:
             try:
-                claimed = await self._runs.claim([quota], free=1)
+                claimed = await self._attempts.claim([quota], free=1)
             except StatementRefused as error:
                 self._log.error("claim.refused", agents=[quota.agent], error=str(error))
                 continue

@@ -14,7 +14,7 @@ from tocsin.clock import Clock
 from tocsin.domain.errors import StatementRefused
 from tocsin.domain.run import Failed, RunState, Settlement
 from tocsin.engine.hands import Hand, Hands
-from tocsin.store.runs import Ended, Runs
+from tocsin.store.attempts import Attempts, Ended
 from tocsin.telemetry import Log
 
 BATCH: Final = 500
@@ -30,13 +30,13 @@ class Settler:
     def __init__(
         self,
         *,
-        runs: Runs,
+        attempts: Attempts,
         hands: Hands,
         clock: Clock,
         log: Log,
         settled: Callable[[Sequence[tuple[Hand | None, Ended]]], None],
     ) -> None:
-        self._runs = runs
+        self._attempts = attempts
         self._hands = hands
         self._clock = clock
         self._log = log
@@ -77,7 +77,7 @@ class Settler:
         return self._buffer[:BATCH]
 
     async def _write(self, batch: list[tuple[Hand | None, Ended]]) -> None:
-        ours = await self._runs.settle([ended for _, ended in batch])
+        ours = await self._attempts.settle([ended for _, ended in batch])
         for hand, ended in batch:
             if hand is not None:
                 self._hands.drop(hand)

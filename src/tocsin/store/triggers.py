@@ -13,9 +13,9 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import BadInput
 from tocsin.domain.planning import Occurrence, Plan
 from tocsin.domain.trigger import TriggerSpec
+from tocsin.store.attempts import assignment_of, sparse
 from tocsin.store.database import Database, Record, Session
 from tocsin.store.leases import Incarnation
-from tocsin.store.runs import assignment_of, sparse
 from tocsin.store.trigger_rows import (
     Decision,
     DueTrigger,

@@ -53,6 +53,9 @@ def i2_single_commit(history: History) -> Iterator[Violation]:
         out = [row for row in trail if row["from_state"] in _TERMINAL]
         if out:
             yield Violation("I2", f"run {run_id} left a terminal state", out)
+    for row in history.ends:
+        if row["was"] in _TERMINAL:
+            yield Violation("I2", f"run {row['run_id']} had ended as {row['was']}, and was closed again", [row])
 
 
 def i4_fenced(history: History) -> Iterator[Violation]:

@@ -21,9 +21,10 @@ from tocsin.engine.reports import Reporter
 from tocsin.engine.runner import Runner
 from tocsin.engine.settler import Settler
 from tocsin.engine.sweeper import Sweeper
+from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
-from tocsin.store.runs import Ended, Runs
+from tocsin.store.runs import Runs
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
 from tocsin.testing.clock import SimulatedClock, SimulatedTime
@@ -43,8 +44,8 @@ class Step(Protocol):
     async def run_once(self) -> bool: ...
 
 
-class Remembering(Runs):
-    """Runs that write every answer to a settlement into the ledger."""
+class Remembering(Attempts):
+    """Attempts that write every answer to a settlement into the ledger."""
 
     def __init__(self, *, ledger: Ledger, time: SimulatedTime, seam: Seam, clock: SimulatedClock, who: Incarnation):
         super().__init__(database=seam, clock=clock, who=who)
@@ -95,7 +96,8 @@ class SimulatedReplica:
         self._keeping = keeping
         self._believed = DatabaseTime(self.clock)
         database = Seam(pool, self.faults, world.time)
-        self.runs = Remembering(ledger=world.ledger, time=world.time, seam=database, clock=self.clock, who=self.who)
+        self.runs = Runs(database=database, clock=self.clock, who=self.who)
+        self.attempts = Remembering(ledger=world.ledger, time=world.time, seam=database, clock=self.clock, who=self.who)
         self.leases = Leases(database=database, clock=self.clock, who=self.who)
         self.triggers = world.store(database=database, clock=self.clock, who=self.who)
         self._compose_work()
@@ -114,11 +116,13 @@ class SimulatedReplica:
             lease=LEASE,
         )
         self.executor.actor = self.who.actor
-        self.reporter = Reporter(runs=self.runs, hands=self.hands, clock=clock, wake=_nothing)
-        self.settler = Settler(runs=self.runs, hands=self.hands, clock=clock, log=world.log, settled=self._on_settled)
+        self.reporter = Reporter(attempts=self.attempts, hands=self.hands, clock=clock, wake=_nothing)
+        self.settler = Settler(
+            attempts=self.attempts, hands=self.hands, clock=clock, log=world.log, settled=self._on_settled
+        )
         self.runner = Runner(
             executor=self.executor,
-            runs=self.runs,
+            attempts=self.attempts,
             hands=self.hands,
             settler=self.settler,
             reporter=self.reporter,

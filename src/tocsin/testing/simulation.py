@@ -24,6 +24,7 @@ from tocsin.store.leases import Incarnation
 from tocsin.store.statements import Statements
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log, Silence
+from tocsin.testing import ends
 from tocsin.testing.author import Author
 from tocsin.testing.builders import a_trigger, an_id, mixed_agents, mixed_triggers
 from tocsin.testing.clock import SimulatedClock, SimulatedTime
@@ -109,6 +110,7 @@ class Simulation:
         for database in [self._pool, *self._keeping]:
             self._stack.push_async_callback(database.close)
             await database.open()
+        await ends.install(self._pool)
         await self._wait_for_no_lock()
         await self._declare()
         self.replicas = [self._replica(keeping) for keeping in self._keeping]
@@ -132,6 +134,7 @@ class Simulation:
         tables = await read_tables(self._pool)
         return History(
             **tables,
+            ends=await ends.read(self._pool),
             declared=self.author.declared,
             cursors=self._cursors,
             ledger=self.ledger,

@@ -63,6 +63,10 @@ CREATE UNIQUE INDEX occurrences_key ON tocsin.occurrences (trigger_id, key) WHER
 -- One row is one occurrence that became a run, with its whole life.
 -- scope: within it, only one run is running at once (the unique index below is the last word).
 -- permit: the number of the slot it holds among its agent's (or key's) concurrency.
+-- seq: how many edges of the graph it has taken. Each claim raises the fence and is left by one more edge,
+-- so the state, the fence and seq say the same in two ways, and the check below holds them to it.
+-- asked_by, claimed_by, ended_by: who took its first, its latest claim's and its last edge; an end without a
+-- name is its claimant's own.
 CREATE TABLE tocsin.runs (
     id                  uuid PRIMARY KEY,
     trigger_id          uuid NOT NULL,
@@ -98,13 +102,26 @@ CREATE TABLE tocsin.runs (
     queued_at           timestamptz NOT NULL,
     started_at          timestamptz,
     finished_at         timestamptz,
+    asked_by            text NOT NULL,
+    claimed_by          uuid,
+    ended_by            text,
     CONSTRAINT runs_held_while_running CHECK ((state = 'running') = (holder IS NOT NULL)),
     CONSTRAINT runs_permit_while_running CHECK (permit IS NULL OR state = 'running'),
     CONSTRAINT runs_finished_when_ended
         CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled', 'skipped'))),
     CONSTRAINT runs_skip_says_why CHECK (state <> 'skipped' OR reason IS NOT NULL),
     CONSTRAINT runs_attempts_bounded CHECK (attempt BETWEEN 0 AND max_attempts),
-    CONSTRAINT runs_fence_counts_claims CHECK (fence >= attempt),
+    CONSTRAINT runs_fence_counts_claims CHECK (
+        fence >= attempt AND (fence > 0) = (claimed_by IS NOT NULL) AND (fence > 0) = (started_at IS NOT NULL)),
+    CONSTRAINT runs_took_edges CHECK (
+        CASE state
+            WHEN 'queued' THEN seq = 2 * fence + 1
+            WHEN 'running' THEN fence > 0 AND seq = 2 * fence
+            WHEN 'skipped' THEN seq = 2 * fence + 2
+            WHEN 'cancelled' THEN seq = 2 * fence + 2 OR fence > 0 AND seq = 2 * fence + 1
+            ELSE fence > 0 AND seq = 2 * fence + 1
+        END),
+    CONSTRAINT runs_ended_by_somebody CHECK (ended_by IS NULL OR finished_at IS NOT NULL),
     CONSTRAINT runs_exclusive_has_scope CHECK ((overlap = 'allow') = (scope IS NULL)),
     CONSTRAINT runs_keyed_unless_scheduled CHECK ((kind = 'schedule') = (occurrence_key IS NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000,
@@ -122,11 +139,12 @@ CREATE INDEX runs_running ON tocsin.runs (holder) WHERE state = 'running';
 CREATE INDEX runs_cancelling
     ON tocsin.runs (cancel_requested_at) WHERE state = 'running' AND cancel_requested_at IS NOT NULL;
 
--- The trail: every edge a run has taken. seq counts from 1 per run without a gap.
-CREATE TABLE tocsin.transitions (
+-- The trail's older part: the claims of a run that is queued again, and the edges back into the queue.
+-- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.
+CREATE TABLE tocsin.past_transitions (
     run_id     uuid NOT NULL,
-    seq        integer NOT NULL CHECK (seq > 0),
-    from_state text,
+    seq        integer NOT NULL CHECK (seq > 1),
+    from_state text NOT NULL,
     to_state   text NOT NULL,
     attempt    smallint NOT NULL,
     fence      bigint NOT NULL,
@@ -134,13 +152,31 @@ CREATE TABLE tocsin.transitions (
     reason     text,
     at         timestamptz NOT NULL,
     PRIMARY KEY (run_id, seq),
-    CONSTRAINT transitions_are_edges CHECK (
-        CASE from_state
-            WHEN 'queued' THEN to_state IN ('running', 'skipped', 'cancelled')
-            WHEN 'running' THEN to_state IN ('succeeded', 'failed', 'cancelled', 'queued')
-            ELSE from_state IS NULL AND to_state = 'queued' AND seq = 1
-        END)
+    CONSTRAINT past_transitions_are_edges CHECK (
+        from_state = 'queued' AND to_state = 'running' AND seq = 2 * fence
+        OR from_state = 'running' AND to_state = 'queued' AND seq = 2 * fence + 1)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1);
+
+-- The trail: every edge that a run has taken. seq counts from 1 per run without a gap.
+CREATE VIEW tocsin.transitions AS
+SELECT r.id AS run_id, 1 AS seq, NULL::text AS from_state, 'queued'::text AS to_state, 0::smallint AS attempt,
+       0::bigint AS fence, r.asked_by AS actor,
+       CASE WHEN r.kind <> 'schedule' THEN r.kind WHEN r.lane = 'late' THEN 'caught_up' ELSE 'due' END AS reason,
+       r.queued_at AS at
+  FROM tocsin.runs r
+ UNION ALL
+SELECT p.run_id, p.seq, p.from_state, p.to_state, p.attempt, p.fence, p.actor, p.reason, p.at
+  FROM tocsin.past_transitions p
+ UNION ALL
+SELECT r.id, (2 * r.fence)::integer, 'queued', 'running', r.attempt, r.fence, 'replica:' || r.claimed_by, NULL,
+       r.started_at
+  FROM tocsin.runs r
+ WHERE r.state = 'running' OR r.finished_at IS NOT NULL AND r.seq % 2 = 1
+ UNION ALL
+SELECT r.id, r.seq, CASE WHEN r.seq % 2 = 1 THEN 'running' ELSE 'queued' END, r.state, r.attempt, r.fence,
+       coalesce(r.ended_by, 'replica:' || r.claimed_by), r.reason, r.finished_at
+  FROM tocsin.runs r
+ WHERE r.finished_at IS NOT NULL;
 
 -- What an attempt has to tell beyond its transitions; a row only where there is something.
 CREATE TABLE tocsin.attempts (

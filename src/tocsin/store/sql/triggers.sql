@@ -61,27 +61,19 @@ WITH instant AS (
 ), inserted AS (
     INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, lane,
                              priority, overlap, scope, available_at, not_after, deadline_at, max_attempts, input,
-                             queued_at, state, holder, fence, attempt, seq, started_at)
+                             queued_at, asked_by, state, holder, claimed_by, fence, attempt, seq, started_at)
     SELECT j.id, j.trigger_id, j.version, j.agent, 'schedule', j.nominal_at, j.effective_at, j.lane, j.priority,
            j.overlap, j.scope, j.effective_at, j.not_after, greatest(j.effective_at, instant.now) + j.deadline,
-           j.max_attempts, j.input, instant.now,
+           j.max_attempts, j.input, instant.now, :actor::text,
            CASE WHEN j.begun THEN 'running' ELSE 'queued' END,
+           CASE WHEN j.begun THEN :holder END,
            CASE WHEN j.begun THEN :holder END,
            j.begun::integer, j.begun::integer, 1 + j.begun::integer,
            CASE WHEN j.begun THEN instant.now END
       FROM judged j, instant
      WHERE (j.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
     RETURNING id, trigger_id, agent, kind, state, lane, fence, attempt, max_attempts, nominal_at, effective_at,
-              started_at, deadline_at, input, queued_at, occurrence_key, scope IS NOT NULL AS scoped
-), trail AS (
-    INSERT INTO tocsin.transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
-    SELECT i.id, 1, NULL, 'queued', 0, 0, :actor::text, CASE i.lane WHEN 'late' THEN 'caught_up' ELSE 'due' END,
-           i.queued_at
-      FROM inserted i
-     UNION ALL
-    SELECT i.id, 2, 'queued', 'running', i.attempt, i.fence, :actor, NULL, i.started_at
-      FROM inserted i
-     WHERE i.state = 'running'
+              started_at, deadline_at, input, occurrence_key, scope IS NOT NULL AS scoped
 ), extended AS (
     UPDATE tocsin.skips s
        SET last_at = k.last_at, count = s.count + k.count, decided_at = instant.now

@@ -36,11 +36,13 @@ class CursorSeen:
 class History:
     """A whole run of the hub. Rows are those of the tables; ``until`` is the instant of the last look.
 
+    ends: every write that left a run ended, where somebody has kept them: run_id, was (its state before), state.
     poisoned: ids of triggers that were written behind the product's back and cannot be read.
     """
 
     runs: list[Row] = field(default_factory=list)
     transitions: list[Row] = field(default_factory=list)
+    ends: list[Row] = field(default_factory=list)
     skips: list[Row] = field(default_factory=list)
     triggers: list[Row] = field(default_factory=list)
     leases: list[Row] = field(default_factory=list)
