@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.engine.building import MINUTE, NOON, SECOND, Scripted, World, a_trigger, an_end
+from tests.engine.building import DEADLINE, MINUTE, NOON, SECOND, Scripted, World, a_trigger, an_end
 from tocsin.domain.errors import Contended
 from tocsin.domain.run import RunState, Succeeded
 from tocsin.store.runs import Claimed, Quota
@@ -334,7 +334,7 @@ async def test_what_a_peer_has_locked_is_passed_over(world: World) -> None:
     free = await world.queue()
     async with world.admin.transaction():
         await world.admin.fetch("SELECT FROM tocsin.runs WHERE id = $1 FOR UPDATE", locked)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE):
             assert names(await peer.claim()) == [free]
     assert names(await peer.claim()) == [locked]
 
