@@ -42,7 +42,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
-DEADLINE = 30.0 * float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
+DEADLINE = 30.0 * PATIENCE
 """Seconds after which a condition that should come true has not."""
 
 

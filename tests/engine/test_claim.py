@@ -2,12 +2,12 @@
 
 import asyncio
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
-from tests.engine.building import MINUTE, NOON, SECOND, Scripted, World, a_trigger, an_end
+from tests.engine.building import DEADLINE, MINUTE, NOON, SECOND, TRIED, Scripted, World, a_trigger, an_end
 from tocsin.domain.errors import Contended
 from tocsin.domain.run import RunState, Succeeded
 from tocsin.store.attempts import Claimed, Quota
@@ -84,7 +84,8 @@ async def test_late_work_has_a_fifth_of_the_slots_and_at_least_one(world: World)
         await executor.end_all(Succeeded(b"1"))
         await peer.settler.run_once()
         await world.admin.execute(
-            "UPDATE tocsin.runs SET state = 'cancelled', seq = 2 * fence + 2, finished_at = now() WHERE state = 'queued'"
+            "UPDATE tocsin.runs SET state = 'cancelled', seq = 2 * fence + 2, finished_at = now()"
+            " WHERE state = 'queued'"
         )
 
 
@@ -272,7 +273,9 @@ async def test_a_retry_is_neither_skipped_by_overlap_nor_expired_by_its_wait(wor
     assert await peer.claim() == Claimed([], [])
     row = await world.run(held)
     await world.admin.execute(
-        "UPDATE tocsin.runs SET state = 'succeeded', holder = NULL, finished_at = $2 WHERE id = $1", row["id"], NOON
+        "UPDATE tocsin.runs SET state = 'succeeded', holder = NULL, seq = 3, finished_at = $2 WHERE id = $1",
+        row["id"],
+        NOON,
     )
     assert names(await peer.claim()) == [retry]
 
@@ -334,7 +337,7 @@ async def test_what_a_peer_has_locked_is_passed_over(world: World) -> None:
     free = await world.queue()
     async with world.admin.transaction():
         await world.admin.fetch("SELECT FROM tocsin.runs WHERE id = $1 FOR UPDATE", locked)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE):
             assert names(await peer.claim()) == [free]
     assert names(await peer.claim()) == [locked]
 

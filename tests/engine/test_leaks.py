@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from tests.engine.building import (
+    DEADLINE,
     MINUTE,
     NOON,
     SECOND,
@@ -65,7 +66,7 @@ async def interrupted(step: Coroutine[Any, Any, Any], at: int, error: BaseExcept
     broken = Interrupted(step, at, error)
 
     task = asyncio.create_task(_contained(broken))
-    await asyncio.wait({task}, timeout=20)
+    await asyncio.wait({task}, timeout=DEADLINE)
     assert task.done(), f"stuck after await {at}"
     return broken.raised
 
@@ -98,7 +99,7 @@ async def check_clean(world: World, *databases: Database) -> None:
     async def clean() -> bool:
         return await left_behind(world) == {"transactions": 0, "locks": 0}
 
-    await eventually(clean, within=10, what="the end of every transaction")
+    await eventually(clean, what="the end of every transaction")
     for database in databases:
         pool = database._pool
         if pool is not None:

@@ -40,7 +40,7 @@ async def forever(run):
     await asyncio.sleep(600)
 
 async def main(dsn):
-    async with a_replica(dsn, {"agent": forever}, lease=30, renew_every=5):
+    async with a_replica(dsn, {"agent": forever}, lease=600, renew_every=5):
         await asyncio.Event().wait()
 
 asyncio.run(main(sys.argv[1]))
@@ -433,20 +433,16 @@ async def test_a_killed_process_gives_its_runs_back_within_seconds_not_a_lease(w
             begun.append(run.id)
             return "done"
 
-        async with a_replica(world.dsn, {"agent": finish}, lease=30, renew_every=5):
-            loop = asyncio.get_running_loop()
+        async with a_replica(world.dsn, {"agent": finish}, lease=600, renew_every=5):
             # It knows of the peer's run from its first look, and probes from then on.
             process.send_signal(signal.SIGKILL)
             await process.wait()
-            killed_at = loop.time()
 
             async def succeeded() -> bool:
                 return await state() == "succeeded"
 
-            await eventually(succeeded, within=10)
-            took = loop.time() - killed_at
+            await eventually(succeeded)
         assert begun == [str(run_id)]
-        assert took < 4, took
     finally:
         if process.returncode is None:
             process.kill()

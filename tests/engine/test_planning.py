@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.engine.building import MINUTE, NOON, SECOND, World, a_trigger, an_end
+from tests.engine.building import DEADLINE, MINUTE, NOON, SECOND, World, a_trigger, an_end
 from tocsin import at, cron, every
 from tocsin.domain import planning
 from tocsin.domain.errors import StatementRefused
@@ -205,7 +205,7 @@ async def test_what_a_peer_has_locked_is_left_to_it(world: World) -> None:
     world.clock.turn(MINUTE)
     async with world.admin.transaction():
         await world.admin.fetch("SELECT FROM tocsin.triggers WHERE name = 'locked' FOR UPDATE")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE):
             await peer.planner.run_once()
         assert await world.value("SELECT count(*) FROM tocsin.runs") == 1
     await peer.planner.run_once()

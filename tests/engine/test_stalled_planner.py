@@ -1,11 +1,10 @@
 """Locked triggers wait for nobody: a batch is decided in bounded time, and a planner that stands still loses them."""
 
-import asyncio
 from datetime import timedelta
 
 import pytest
 
-from tests.engine.building import World, a_trigger
+from tests.engine.building import World, a_trigger, eventually
 from tocsin import cron
 from tocsin.domain.errors import DatabaseUnavailable
 
@@ -33,15 +32,17 @@ async def test_a_planner_that_stands_still_between_lock_and_write_loses_its_lock
     async def runs() -> int:
         return int(await world.value("SELECT count(*) FROM tocsin.runs"))
 
+    async def taken_over() -> bool:
+        await peer.planner.run_once()
+        return await runs() == 1
+
     async def stand_still() -> None:
         async with world.database.transaction() as session:
             _, due = await stalled.triggers.lock_due(session, batch=10)
             assert [trigger.name for trigger in due] == ["t"]
             await peer.planner.run_once()
             assert await runs() == 0
-            await asyncio.sleep(2.0)
-            await peer.planner.run_once()
-            assert await runs() == 1
+            await eventually(taken_over, what="the end of its locks")
             await stalled.triggers.materialise(session, [])
 
     with pytest.raises(DatabaseUnavailable):

@@ -1,5 +1,6 @@
 """Each check finds the bad history that it is meant for, and nothing in a good one."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ import pytest
 
 from tocsin.testing.history import CursorSeen, Declared, History
 from tocsin.testing.invariants import check
-from tocsin.testing.scripted import Answered, Begun, Ledger
+from tocsin.testing.scripted import Answered, Begun, Ledger, Sent
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -113,6 +114,13 @@ def test_i4_a_settlement_under_an_old_fence() -> None:
 def test_i4_an_answer_that_accepts_what_was_never_written() -> None:
     stale = Answered(RUN, 7, "replica:a", "succeeded", True, NOON)
     assert found(a_history(ledger=Ledger(answered=[stale]))) == {"I4"}
+
+
+@pytest.mark.parametrize("change", [{"fence": 0}, {"state": "failed"}, {"actor": "replica:b"}, {"at": NOON + MINUTE}])
+def test_i4_a_claim_that_is_closed_by_what_was_not_sent_for_it(change: dict[str, Any]) -> None:
+    sent = Sent(RUN, 1, "replica:a", "succeeded", NOON)
+    assert check(a_history(ledger=Ledger(sent=[sent]))) == []
+    assert found(a_history(ledger=Ledger(sent=[dataclasses.replace(sent, **change)]))) == {"I4"}
 
 
 def test_i5_a_run_in_the_name_of_a_holder_that_left() -> None:

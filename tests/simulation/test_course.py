@@ -3,10 +3,13 @@
 import pytest
 
 from tests.conftest import Server
+from tests.simulation.building import calm
+from tocsin.testing.builders import a_trigger
 from tocsin.testing.history import History
 from tocsin.testing.simulation import simulated
 
-SEED = 5
+SEEDS = (2, 4, 5)
+"""Looked at together: whether a single one meets a certain trouble is luck."""
 
 
 def course(history: History) -> list[object]:
@@ -21,7 +24,7 @@ def course(history: History) -> list[object]:
     return [runs, steps, [(row["reason"], row["first_at"], row["count"]) for row in history.skips]]
 
 
-@pytest.mark.parametrize("seed", [2, SEED])
+@pytest.mark.parametrize("seed", SEEDS[:2])
 async def test_the_same_seed_takes_the_same_course(seed: int, server: Server, template: str) -> None:
     courses = []
     for _ in range(2):
@@ -30,21 +33,30 @@ async def test_the_same_seed_takes_the_same_course(seed: int, server: Server, te
     assert courses[0] == courses[1]
 
 
-async def test_a_course_meets_every_trouble(dsn: str) -> None:
-    async with simulated(SEED, dsn) as simulation:
-        history = await simulation.history()
-    assert {
-        "freeze",
-        "hang keeper",
-        "cut off",
-        "lose much",
-        "kill",
-        "drain",
-        "poison",
-    } <= simulation.nemesis.counts.keys()
-    assert any(kind.startswith("hold") for kind in simulation.nemesis.counts)
-    assert any(not answer.accepted for answer in history.ledger.answered)
-    reasons = {row["reason"] for row in history.transitions} | {row["reason"] for row in history.skips}
-    assert {"due", "lost", "retry", "retry_after", "overlap", "missed", "paused"} <= reasons
-    assert {run["kind"] for run in history.runs} >= {"schedule", "manual"}
-    assert sum(row["status"] == "broken" for row in history.triggers) == 6
+async def test_how_long_a_held_planner_takes_on_the_wall_is_no_part_of_the_course(dsn: str) -> None:
+    async with calm(dsn, a_trigger()) as simulation:
+        [replica] = simulation.replicas
+        simulation.time.advance(61)
+        async with replica.planner._database.transaction() as session:
+            _, due = await replica.triggers.lock_due(session, batch=10)
+            assert len(due) == 1
+            assert await session.connection.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
+
+
+async def test_courses_meet_every_trouble(server: Server, template: str) -> None:
+    met: set[str] = set()
+    reasons: set[str | None] = set()
+    kinds: set[str] = set()
+    refused = 0
+    for seed in SEEDS:
+        async with server.database(template) as dsn, simulated(seed, dsn) as simulation:
+            history = await simulation.history()
+        assert sum(row["status"] == "broken" for row in history.triggers) == 6
+        met |= simulation.nemesis.counts.keys()
+        reasons |= {row["reason"] for row in [*history.transitions, *history.skips]}
+        kinds |= {run["kind"] for run in history.runs}
+        refused += sum(not answer.accepted for answer in history.ledger.answered)
+    assert met >= {"freeze", "hang keeper", "cut off", "lose much", "kill", "drain", "poison", "freeze in a step"}
+    assert reasons >= {"due", "lost", "retry", "retry_after", "overlap", "missed", "paused"}
+    assert kinds >= {"schedule", "manual", "follow_up"}
+    assert refused

@@ -1,31 +1,20 @@
 """What seeds have found, each as the smallest story that shows it."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.simulation.building import calm
 from tocsin.domain.planning import Cursor, Skip, plan
 from tocsin.domain.run import Lane, RunState, Settlement, SkipReason
 from tocsin.domain.schedule import every
-from tocsin.domain.trigger import CatchUp, TriggerSpec
+from tocsin.domain.trigger import CatchUp
 from tocsin.store.attempts import Ended
 from tocsin.testing.builders import a_trigger, mixed_agents
 from tocsin.testing.invariants import check
-from tocsin.testing.simulation import Simulation
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 AFTER = every(45, after_completion=True)
-
-
-@asynccontextmanager
-async def calm(dsn: str, *triggers: TriggerSpec, replicas: int = 1) -> AsyncIterator[Simulation]:
-    """Replicas to whom nothing happens that the test does not do."""
-    async with Simulation(1, dsn=dsn, replicas=replicas, triggers=triggers) as simulation:
-        for replica in simulation.replicas:
-            replica.faults.chance = 0.0
-        yield simulation
 
 
 def test_a_schedule_that_counts_from_the_end_has_one_instant_however_late_it_is_seen() -> None:

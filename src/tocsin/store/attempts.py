@@ -86,7 +86,7 @@ class Attempts:
         self._database = database
         self._clock = clock
         self._who = who
-        self._plain = True
+        self._plain = False
 
     async def claim(self, quotas: Sequence[Quota], *, free: int) -> Claimed:
         """What was ready is ours, with its fence raised; nothing, when our lease has ended.
@@ -104,11 +104,11 @@ class Attempts:
         }
         if self._plain:
             rows = await self._database.fetch("claim_plain", **values)
-            if rows[0]["all_plain"]:
+            if rows[0]["all_plain"] is not False:
                 return Claimed([assignment_of(row) for row in rows if row[0] is not None], [])
         rows = await self._database.fetch("claim", **values)
-        # What stands at the head of the queue tells what the next claim will most likely need.
-        self._plain = rows[0]["all_plain"]
+        # What stood at the head of the queue tells what the next claim will most likely need.
+        self._plain = self._plain if rows[0]["all_plain"] is None else rows[0]["all_plain"]
         return Claimed(
             [assignment_of(row) for row in rows if row["state"] == "running"],
             [_skipped(row) for row in rows if row["state"] == "skipped"],

@@ -37,15 +37,20 @@ def of_whichever_claim() -> Statements:
     return statements
 
 
-def stateless() -> Statements:
-    """Whoever comes with the right fence settles, once more too: only a running run has a holder.
-
-    The table itself would refuse such a row: see TOOK_EDGES.
-    """
+def of_whichever_holder() -> Statements:
+    """Whoever comes with the right fence settles."""
     statements = load()
     for name in SETTLEMENTS:
         statements = without(statements, name, HOLDER, r"AND \1 IS NOT NULL")
     return statements
+
+
+def stateless() -> Statements:
+    """The same, told as what it also means: only a running run has a holder, so an ended one is settled once more.
+
+    The table itself would refuse such a row: see TOOK_EDGES.
+    """
+    return of_whichever_holder()
 
 
 TOOK_EDGES: Final = "ALTER TABLE tocsin.runs DROP CONSTRAINT runs_took_edges"

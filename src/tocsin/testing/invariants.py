@@ -75,6 +75,8 @@ def i4_fenced(history: History) -> Iterator[Violation]:
         if answer.accepted and row.get("actor") != answer.actor:
             message = f"run {answer.run_id}: {answer.actor} settled under fence {answer.fence}, which was not its own"
             yield Violation("I4", message, [row] if row else [])
+    if history.ledger.sent:
+        yield from _ended_by_nobody(history, closed.values())
 
 
 def _closed_by_its_holder(run_id: UUID, claim: Row | None, end: Row) -> Iterator[Violation]:
@@ -82,6 +84,18 @@ def _closed_by_its_holder(run_id: UUID, claim: Row | None, end: Row) -> Iterator
         yield Violation("I4", f"run {run_id} was closed under another fence than its claim's", _rows(claim, end))
     elif end["actor"] != claim["actor"] and end["reason"] not in _TAKEN_AWAY:
         yield Violation("I4", f"run {run_id} was settled by somebody who did not hold it", [claim, end])
+
+
+def _ended_by_nobody(history: History, closed: Iterable[Row]) -> Iterator[Violation]:
+    """What closes a claim was sent for that claim: an older one's end, taken for its own, was not."""
+    sent: dict[tuple[UUID, int, str, str], datetime] = {}
+    for one in history.ledger.sent:
+        sent.setdefault((one.run_id, one.fence, one.actor, one.state), one.at)
+    for row in closed:
+        sent_at = sent.get((row["run_id"], row["fence"], row["actor"], row["to_state"]))
+        if row["reason"] not in _TAKEN_AWAY and (sent_at is None or sent_at > row["at"]):
+            message = f"run {row['run_id']} was closed under fence {row['fence']} before anybody had ended that claim"
+            yield Violation("I4", message, [row])
 
 
 def i5_drained(history: History) -> Iterator[Violation]:

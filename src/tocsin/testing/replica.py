@@ -29,7 +29,7 @@ from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
 from tocsin.testing.clock import SimulatedClock, SimulatedTime
 from tocsin.testing.faults import Faults, Hold, Seam, When
-from tocsin.testing.scripted import Answered, Ledger, ScriptedExecutor
+from tocsin.testing.scripted import Answered, Ledger, ScriptedExecutor, Sent
 
 LEASE: Final = timedelta(seconds=60)
 RENEW_EVERY: Final = timedelta(seconds=15)
@@ -45,7 +45,7 @@ class Step(Protocol):
 
 
 class Remembering(Attempts):
-    """Attempts that write every answer to a settlement into the ledger."""
+    """Attempts that write every settlement and every answer to one into the ledger."""
 
     def __init__(self, *, ledger: Ledger, time: SimulatedTime, seam: Seam, clock: SimulatedClock, who: Incarnation):
         super().__init__(database=seam, clock=clock, who=who)
@@ -55,6 +55,9 @@ class Remembering(Attempts):
 
     async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
         actor = self._me.actor
+        self._ledger.sent += [
+            Sent(end.run_id, end.fence, actor, end.settlement.state.value, self._time.instant) for end in ends
+        ]
         ours = await super().settle(ends)
         for end in ends:
             accepted = end.run_id in ours

@@ -38,11 +38,23 @@ class Answered:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A settlement was sent, whatever came of it."""
+
+    run_id: UUID
+    fence: int
+    actor: str
+    state: str
+    at: datetime
+
+
 @dataclass(slots=True)
 class Ledger:
-    """What was done and answered, outside of the database; in order."""
+    """What was done, sent and answered, outside of the database; in order."""
 
     begun: list[Begun] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
     answered: list[Answered] = field(default_factory=list)
 
 

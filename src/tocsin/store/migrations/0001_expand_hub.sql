@@ -143,7 +143,7 @@ CREATE INDEX runs_cancelling
 -- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.
 CREATE TABLE tocsin.past_transitions (
     run_id     uuid NOT NULL,
-    seq        integer NOT NULL CHECK (seq > 1),
+    seq        integer NOT NULL,
     from_state text NOT NULL,
     to_state   text NOT NULL,
     attempt    smallint NOT NULL,
@@ -153,8 +153,8 @@ CREATE TABLE tocsin.past_transitions (
     at         timestamptz NOT NULL,
     PRIMARY KEY (run_id, seq),
     CONSTRAINT past_transitions_are_edges CHECK (
-        from_state = 'queued' AND to_state = 'running' AND seq = 2 * fence
-        OR from_state = 'running' AND to_state = 'queued' AND seq = 2 * fence + 1)
+        fence > 0 AND (from_state = 'queued' AND to_state = 'running' AND seq = 2 * fence
+                       OR from_state = 'running' AND to_state = 'queued' AND seq = 2 * fence + 1))
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1);
 
 -- The trail: every edge that a run has taken. seq counts from 1 per run without a gap.

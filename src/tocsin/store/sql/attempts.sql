@@ -3,7 +3,7 @@
 -- One snapshot judges, the two unique indexes on running rows have the last word: a claim that lost a
 -- race raises unique_violation as a whole and is tried again. passed_over: candidates that used up quota
 -- for nothing, because one of their scope or key was taken; the next claim does not see them as ready.
--- all_plain: claim_plain could have taken the same.
+-- all_plain: claim_plain could have taken the same; NULL when nothing was ready.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), mine AS (
@@ -162,7 +162,7 @@ SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, 
   FROM (SELECT (SELECT count(*) FROM candidates c WHERE c.is_free)
                + (SELECT count(*) FROM ruled r WHERE r.verdict <> 'wait') - (SELECT count(*) FROM decided)
                AS passed_over,
-               (SELECT coalesce(bool_and(c.is_free), true) FROM candidates c) AS all_plain) p
+               (SELECT bool_and(c.is_free) FROM candidates c) AS all_plain) p
   LEFT JOIN decided d ON true
   LEFT JOIN tocsin.triggers t ON t.id = d.trigger_id
   LEFT JOIN tocsin.last_successes l ON l.trigger_id = d.trigger_id AND d.state = 'running'
@@ -170,7 +170,7 @@ SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, 
 
 -- name: claim_plain
 -- Take what is ready where its turn alone decides: none of the first has a scope, a limit or an expiry.
--- If one of them has, nothing is taken, all_plain is false, and the whole of claim is needed.
+-- If one of them has, nothing is taken, all_plain is false, and the whole of claim is needed. NULL: nothing is ready.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), wanted AS (
@@ -198,7 +198,7 @@ WITH instant AS (
      ) c
      LIMIT :free::bigint
 ), verdict AS (
-    SELECT coalesce(bool_and(c.is_plain), true) AS all_plain FROM candidates c
+    SELECT bool_and(c.is_plain) AS all_plain FROM candidates c
 ), taken AS (
     UPDATE tocsin.runs r
        SET state = 'running', reason = NULL, holder = :holder, claimed_by = :holder, fence = r.fence + 1,
