@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from tocsin.clock import Clock, SystemClock
@@ -43,6 +44,9 @@ from tocsin.store.signals import Signals
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
 from tocsin.version import __version__
+
+COLLECT_AFTER: Final = (20_000, 20, 20)
+"""Allocations in excess before a collection of the young, and how many of those before one of the older."""
 
 
 class Replica:
@@ -133,7 +137,12 @@ class Replica:
         clock, log, settings = self._clock, self._log, self.settings
         self.reporter = Reporter(attempts=self._attempts, hands=self.hands, clock=clock, wake=self._wake_reporter)
         self.settler = Settler(
-            attempts=self._attempts, hands=self.hands, clock=clock, log=log, settled=self._on_settled
+            attempts=self._attempts,
+            hands=self.hands,
+            clock=clock,
+            log=log,
+            settled=self._on_settled,
+            wake=self._wake_settler,
         )
         self.runners = [
             Runner(
@@ -147,7 +156,6 @@ class Replica:
                 log=log,
                 batch=settings.batch,
                 wake=self._wake_runners,
-                ended=self._wake_settler,
                 expired=lambda: self._keeping.expired,
                 rearm=self._on_rearm,
             )
@@ -179,9 +187,12 @@ class Replica:
         except BaseException:
             await self._stack.aclose()
             raise
-        # What stands now stays: a collection in the middle of a burst need not walk over it again.
+        # What stands now stays: a collection in the middle of a burst need not walk over it again. What is made
+        # for a run goes with it, by its count of references: there is little to collect, and no hurry.
         gc.collect()
         gc.freeze()
+        self._stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(*COLLECT_AFTER)
         self._log.info("hub.started", replica=self.who.name, holder=str(self.who.holder), agents=self._agents)
         return self
 
@@ -249,7 +260,6 @@ class Replica:
             if self.hands.get(run_id) is None:
                 settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
                 self.settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
-        self._wake_settler()
 
     # --- who wakes whom
 
@@ -295,15 +305,22 @@ class Replica:
             self._sweeper_loop.wake()
 
     def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
-        self.released += sum(
-            hand is not None and hand.task is not None and ended.settlement.reason == StopReason.INTERRUPTED.value
-            for hand, ended in ends
-        )
-        self._expect_what_follows(ends)
-        freed = any(hand is not None and hand.assignment.scoped for hand, _ in ends)
-        if freed or any(runner.held_back for runner in self.runners):
+        freed = any(runner.held_back for runner in self.runners)
+        rearms = False
+        follows = []
+        for hand, ended in ends:
+            if hand is not None:
+                freed |= hand.assignment.scoped
+                rearms |= hand.assignment.rearms
+            if ended.settlement.state is RunState.QUEUED or ended.follow_ups:
+                follows.append(ended)
+                began = hand is not None and hand.task is not None
+                self.released += began and ended.settlement.reason == StopReason.INTERRUPTED.value
+        if follows:
+            self._expect(follows)
+        if freed:
             self._wake_runners()
-        if any(hand is not None and hand.assignment.rearms for hand, _ in ends):
+        if rearms:
             self._on_rearm()
 
     def _on_rearm(self) -> None:
@@ -316,19 +333,18 @@ class Replica:
         self._wake_runners()
         self._lookout_loop.wake()
 
-    def _expect_what_follows(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
+    def _expect(self, ends: Sequence[Ended]) -> None:
         """Runs that were queued again, or asked for, are begun on their instant, here or by a peer."""
         now = self._time.now()
         if now is None:
             return
-        instants = [now + ended.settlement.delay for _, ended in ends if ended.settlement.state is RunState.QUEUED]
-        for _, ended in ends:
+        instants = [now + ended.settlement.delay for ended in ends if ended.settlement.state is RunState.QUEUED]
+        for ended in ends:
             instants += [follow.at or now + (follow.after or timedelta()) for follow in ended.follow_ups]
         for runner in self.runners:
             for instant in instants:
                 runner.expect(instant)
-        if instants:
-            self._wake_runners()
+        self._wake_runners()
 
     # --- drain
 

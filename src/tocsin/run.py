@@ -20,6 +20,7 @@ _NOT_READ: Final = object()
 class StopSignal:
     """Asks one attempt to stop, once. Readable from any thread; requested on the event loop.
 
+    task: what the attempt runs in. interrupts: whether it is cancelled by the request, unless it watches.
     An agent that touches ``run.cancelled`` is *watching*: it is given notice and time. One that does
     not is cancelled the way its kind is (CancelledError, terminate).
     """
@@ -29,6 +30,8 @@ class StopSignal:
     # One is made for every attempt, and nearly none is used: nothing is set before it is.
     reason: StopReason | None = None
     watched: bool = False
+    task: "asyncio.Task[Any] | None" = None
+    interrupts: bool = False
     _callbacks: tuple[Callable[[StopReason], None], ...] = ()
     _event: threading.Event | None = None
 
@@ -43,6 +46,8 @@ class StopSignal:
         self.reason = reason
         if self._event is not None:
             self._event.set()
+        if self.interrupts and not self.watched and self.task is not None:
+            self.task.cancel()
         for callback in self._callbacks:
             callback(reason)
 

@@ -218,7 +218,6 @@ class Peer:
             log=self.log,
             batch=500,
             wake=_nothing,
-            ended=_nothing,
         )
         self.planner = Planner(
             database=database,

@@ -23,11 +23,24 @@ class Hand:
     timer: Timer | None = None
     ended: bool = False
 
-    def __init__(self, assignment: Assignment, policy: AgentSpec, reports: RunReports) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        policy: AgentSpec,
+        reports: RunReports,
+        cut_later: Callable[["Hand", StopReason], None],
+    ) -> None:
         self.assignment = assignment
         self.policy = policy
         self.reports = reports
         self.stop = StopSignal()
+        self._cut_later = cut_later
+
+    def ask_to_stop(self, reason: StopReason) -> None:
+        """The attempt has been asked to stop, and is cut if it does not in its time. A second time changes nothing."""
+        if self.stop.reason is None:
+            self.stop.request(reason)
+            self._cut_later(self, reason)
 
 
 class Hands:
@@ -53,9 +66,10 @@ class Hands:
         """A claim of ours; an older one of the same run is fenced by it."""
         former = self._hands.get(hand.assignment.run_id)
         if former is not None:
-            former.stop.request(StopReason.FENCED)
+            former.ask_to_stop(StopReason.FENCED)
         self._hands[hand.assignment.run_id] = hand
-        self._emptied.clear()
+        if len(self._hands) == 1:
+            self._emptied.clear()
 
     def drop(self, hand: Hand) -> None:
         """The attempt is settled, or no longer ours."""
@@ -78,7 +92,7 @@ class Hands:
             hand = self._hands.get(run_id)
             if hand is None or hand.ended:
                 continue
-            hand.stop.request(reason)
+            hand.ask_to_stop(reason)
 
     def stop_all(self, reason: StopReason) -> None:
         self.stop(list(self._hands), reason)

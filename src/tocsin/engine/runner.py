@@ -56,7 +56,6 @@ class Runner:
         log: Log,
         batch: int,
         wake: Callable[[], None],
-        ended: Callable[[], None],
         expired: Callable[[], bool] = lambda: False,
         rearm: Callable[[], None] = lambda: None,
     ) -> None:
@@ -76,13 +75,13 @@ class Runner:
         # While one half is being executed, the database is busy with the claim of the other.
         self._half = ceil(executor.slots / 2)
         self._wake = wake
-        self._ended = ended
         self._expired = expired
         self._rearm = rearm
         self.claiming = False
         self._active = 0
         self._kept = 0
         self._saturated = False
+        self._woken = False
         self._late = 0
         self._busy = 1
         self._turn = 0
@@ -109,13 +108,15 @@ class Runner:
     def begin(self, assignments: Sequence[Assignment]) -> None:
         """Runs that were claimed for us are executed."""
         refused = not self.accepting or self._expired()
+        policies, reports_for, put = self._executor.agents, self._reporter.reports_for, self._hands.put
         for assignment in assignments:
             hand = Hand(
                 assignment,
-                self._executor.agents[assignment.agent],
-                self._reporter.reports_for(assignment.run_id, assignment.fence),
+                policies[assignment.agent],
+                reports_for(assignment.run_id, assignment.fence),
+                self._cut_later,
             )
-            self._hands.put(hand)
+            put(hand)
             if refused:
                 self._give_back(hand)
             else:
@@ -137,6 +138,7 @@ class Runner:
         return self._time.until(self._awaited[0])
 
     async def run_once(self) -> bool:
+        self._woken = False
         free = min(self._executor.slots - self._active - self._kept, self._batch, self._half)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         self.held_back = len(self._settler) > 2 * self._executor.slots
@@ -206,10 +208,11 @@ class Runner:
     def _begin(self, hand: Hand) -> None:
         assignment = hand.assignment
         self._active += 1
-        self._late += assignment.lane == LATE
-        hand.timer = self._limit(hand)
-        hand.stop.on_request(lambda reason: self._cut_later(hand, reason))
-        hand.task = asyncio.get_running_loop().create_task(self._attempt(hand))
+        if assignment.lane == LATE:
+            self._late += 1
+        if hand.policy.timeout is not None or assignment.deadline_at is not None:
+            hand.timer = self._limit(hand)
+        hand.task = hand.stop.task = asyncio.get_running_loop().create_task(self._attempt(hand))
         if self._log.is_info:
             self._log.info(
                 "run.started",
@@ -232,16 +235,14 @@ class Runner:
         finally:
             self._end(hand, outcome)
 
-    def _limit(self, hand: Hand) -> Timer | None:
-        """A timer for the attempt's limit: its timeout or the rest of the run's deadline."""
+    def _limit(self, hand: Hand) -> Timer:
+        """A timer for the attempt's limit: its timeout or the rest of the run's deadline, whichever is sooner."""
         limits = [hand.policy.timeout] if hand.policy.timeout else []
         if hand.assignment.deadline_at is not None:
             limits.append(hand.assignment.deadline_at - hand.assignment.started_at)
-        if not limits:
-            return None
         seconds = min(limits).total_seconds()
         hand.assignment.due_by = hand.assignment.started_at + min(limits)
-        return self._clock.call_later(seconds, lambda: hand.stop.request(StopReason.TIMEOUT))
+        return self._clock.call_later(seconds, lambda: hand.ask_to_stop(StopReason.TIMEOUT))
 
     def _cut_later(self, hand: Hand, reason: StopReason) -> None:
         """An attempt that will not stop in its time is cut, and left behind if that is of no use either."""
@@ -277,7 +278,6 @@ class Runner:
         self._settler.put(
             hand, Ended(run_id=hand.assignment.run_id, fence=hand.assignment.fence, settlement=settlement)
         )
-        self._ended()
 
     def _end(self, hand: Hand, outcome: Outcome) -> None:
         """The attempt's outcome becomes a settlement, once; the slot is free."""
@@ -288,7 +288,8 @@ class Runner:
             hand.timer.cancel()
         assignment, reports = hand.assignment, hand.reports
         self._active -= 1
-        self._late -= assignment.lane == LATE
+        if assignment.lane == LATE:
+            self._late -= 1
         settlement = decide(
             AttemptEnd(
                 policy=hand.policy,
@@ -311,8 +312,8 @@ class Runner:
                 follow_ups=reports.follow_ups if settlement.state is RunState.SUCCEEDED else (),
             ),
         )
-        self._ended()
-        if self._saturated:
+        if self._saturated and not self._woken:
+            self._woken = True
             self._wake()
 
     def _time_left(self, assignment: Assignment) -> timedelta | None:

@@ -35,12 +35,14 @@ class Settler:
         clock: Clock,
         log: Log,
         settled: Callable[[Sequence[tuple[Hand | None, Ended]]], None],
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._attempts = attempts
         self._hands = hands
         self._clock = clock
         self._log = log
         self._settled = settled
+        self._wake = wake
         self._buffer: list[tuple[Hand | None, Ended]] = []
 
     def rest(self) -> float | None:
@@ -52,6 +54,9 @@ class Settler:
     def put(self, hand: Hand | None, ended: Ended) -> None:
         """An attempt has ended; its settlement is written at the next step. None: a stray of ours."""
         self._buffer.append((hand, ended))
+        if len(self._buffer) == 1:
+            # While there is more in it, the step in hand or its next try comes for that by itself.
+            self._wake()
 
     async def run_once(self) -> bool:
         if not self._buffer:

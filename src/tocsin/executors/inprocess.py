@@ -18,7 +18,7 @@ from typing import Final
 from tocsin.declared import AgentFunction
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.payload import plain
-from tocsin.domain.run import Failed, Outcome, Stopped, StopReason
+from tocsin.domain.run import Failed, Outcome, Stopped
 from tocsin.engine.executor import Assignment
 from tocsin.engine.outcome import outcome_of, result_of
 from tocsin.executors.threads import DaemonThreads
@@ -56,9 +56,21 @@ class InProcess:
             return Failed("UnknownAgent", f"no agent {assignment.agent!r} in this process; has its app been changed?")
         if stop.requested:
             return Stopped()
-        if agent.is_async:
-            return await _on_loop(agent, assignment, reports, stop)
-        return await self._in_thread(agent, assignment, reports, stop)
+        if not agent.is_async:
+            return await self._in_thread(agent, assignment, reports, stop)
+        # The coroutine runs in this task.
+        stop.interrupts = True
+        if stop.task is None:
+            stop.task = asyncio.current_task()
+        try:
+            if agent.takes_run:
+                value = await agent.function(Run(assignment, reports, stop))
+            else:
+                value = await agent.function()
+            return result_of(value)
+        except BaseException as error:
+            # A SystemExit in an agent ends the agent, and a CancelledError that it raised does not end us.
+            return _failed(error, agent.spec, reports, stop)
 
     async def _in_thread(
         self,
@@ -88,28 +100,8 @@ class InProcess:
         return await done
 
 
-async def _on_loop(agent: AgentFunction, assignment: Assignment, reports: Reports, stop: StopSignal) -> Outcome:
-    """The coroutine runs in this task. This is the boundary where exceptions become outcomes."""
-    task = asyncio.current_task()
-
-    def interrupt(_: StopReason) -> None:
-        if not stop.watched and task is not None:
-            task.cancel()
-
-    stop.on_request(interrupt)
-    try:
-        if agent.takes_run:
-            value = await agent.function(Run(assignment, reports, stop))
-        else:
-            value = await agent.function()
-        return result_of(value)
-    except BaseException as error:
-        # A SystemExit in an agent ends the agent, and a CancelledError that it raised does not end us.
-        return _failed(error, agent.spec, reports, stop)
-
-
 def _call(agent: AgentFunction, assignment: Assignment, reports: Reports, stop: StopSignal) -> Outcome:
-    """The same for a plain function, in its thread."""
+    """A plain function has run to its end, in its thread."""
     try:
         run: tuple[Run, ...] = (Run(assignment, reports, stop),) if agent.takes_run else ()
         return result_of(agent.function(*run))

@@ -134,7 +134,6 @@ class SimulatedReplica:
             log=world.log,
             batch=BATCH,
             wake=_nothing,
-            ended=_nothing,
         )
 
     def _compose_planning(self, database: Database) -> None:
