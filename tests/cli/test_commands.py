@@ -313,6 +313,13 @@ def test_contradictory_settings_are_all_told(tocsin: Tocsin) -> None:
     assert "TOCSIN_LEASE" in answer.lines[0]
 
 
+def test_a_setting_that_is_empty_is_as_good_as_unset(tocsin: Tocsin, place: Path) -> None:
+    empty = {"TOCSIN_DATABASE_URL": "", "TOCSIN_HOME": "", "TOCSIN_LEASE": "", "TOCSIN_LOG_LEVEL": ""}
+    answer = tocsin("run", "list", **empty)
+    assert answer.code == 3
+    assert answer.lines[0].endswith("(TOCSIN_HOME is .tocsin)")
+
+
 def test_unknown_keys_and_bad_values_are_told_together(tocsin: Tocsin, place: Path) -> None:
     (place / "tocsin.toml").write_text("[hub]\nslot = 3\nbatch = 0\n", encoding="utf-8")
     answer = tocsin("run", "list")
