@@ -39,7 +39,8 @@ def of(answer: Answer, check: str) -> list[dict[str, Any]]:
 
 
 def test_a_sound_hub_has_nothing_to_mend(tocsin: Tocsin, hub: Start, app: Path) -> None:
-    hub("up", str(app)).wait_for("hub.ready")
+    started = hub("up", str(app))
+    started.wait_for("hub.ready")
     answer = tocsin("doctor", "--json")
     assert answer.code == 0
     assert {finding["status"] for finding in answer.objects} == {"ok"}
@@ -48,6 +49,9 @@ def test_a_sound_hub_has_nothing_to_mend(tocsin: Tocsin, hub: Start, app: Path) 
         "connections", "pooler", "schema", "replicas",
     }  # fmt: skip
     assert "ok" in tocsin("doctor").out
+    # Asked to end, and not killed as the fixture would, it takes its server along.
+    started.send()
+    assert started.end() == 0
 
 
 async def test_a_role_that_is_not_let_into_the_schema_is_told_what_to_ask_for(tocsin: Tocsin, dsn: str) -> None:
