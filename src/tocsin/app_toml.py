@@ -14,9 +14,11 @@ relative counts from there. A ``[hub]`` table holds settings, which are read els
 import importlib
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +47,21 @@ BOUND_KEYS: Final = (
     "except",
 )
 TRIGGER_KEYS: Final = ("agent", "input", *RULE_KEYS, *BOUND_KEYS)
+
+#: Options that are judged only together with others.
+_BESIDE: Final[Mapping[str, tuple[str, ...]]] = {
+    "backoff_base": ("backoff_cap",),
+    "backoff_cap": ("backoff_base",),
+    "concurrency_key": ("concurrency",),
+}
+#: In place of what was refused, so that the rest can be judged.
+_STAND_IN: Final = "x"
+_ANY_RULE: Final = Cron("* * * * *")
+_STAND_INS: Final[Mapping[str, Any]] = {"start_at": datetime.min.replace(tzinfo=UTC)}
+_SPECS: Final[Mapping[str, tuple[Callable[..., Any], Mapping[str, Option]]]] = {
+    "agent": (AgentSpec, AGENT_OPTIONS),
+    "trigger": (partial(TriggerSpec, agent=_STAND_IN), TRIGGER_OPTIONS),
+}
 
 Table = Mapping[str, Any]
 
@@ -114,8 +131,9 @@ class _Reading:
         if ("command" in table) == ("python" in table):
             self._fault(key, 'must have either command = ["program"] or python = "pkg.mod:function"')
             return
-        with self._faults_at(key, f"agent {name!r}: "):
-            spec = AgentSpec(name=name, **fields)
+        # After a fault the rest of the table is still read, for its own faults.
+        spec = self._spec("agent", key, name, fields) or AgentSpec(name=_STAND_IN)
+        with self._faults_at(key, f"agent {name!r}: ", f"agent {_STAND_IN!r}: "):
             if "python" in table:
                 self._functions[name] = self._function(f"{key}.python", spec, table["python"])
             else:
@@ -151,8 +169,6 @@ class _Reading:
     def _trigger(self, name: str, table: Table, agents: Table) -> None:
         key = f"triggers.{name}"
         before = len(self._faults)
-        with self._faults_at(key):
-            check_name("trigger", name)
         fields = self._options(key, TRIGGER_OPTIONS, table, TRIGGER_KEYS)
         agent = table.get("agent")
         if not isinstance(agent, str) or agent not in agents:
@@ -163,9 +179,27 @@ class _Reading:
         with self._faults_at(f"{key}.input"):
             fields["input"] = json_value(table.get("input"), what="input")
         fields["schedule"] = self._schedule(key, table)
-        if len(self._faults) == before:
-            with self._faults_at(key, f"trigger {name!r}: "):
-                self._triggers.append(TriggerSpec(name=name, agent=str(agent), **fields))
+        spec = self._spec("trigger", key, name, fields)
+        if spec is not None and len(self._faults) == before:
+            self._triggers.append(replace(spec, agent=str(agent)))
+
+    def _spec(self, kind: str, key: str, name: str, fields: Mapping[str, Any]) -> Any:
+        """None after a fault; each option is tried by itself first, so that one hides no other."""
+        build, options = _SPECS[kind]
+        before = len(self._faults)
+        with self._faults_at(key):
+            check_name(kind, name)
+        told: set[str] = set()
+        for option, meant in options.items():
+            alone = {field: fields[field] for field in (meant.field, *_BESIDE.get(meant.field, ())) if field in fields}
+            try:
+                build(name=_STAND_IN, **alone)
+            except BadInput as fault:
+                text = str(fault).removeprefix(f"{kind} {_STAND_IN!r}: ")
+                if text not in told:
+                    self._fault(f"{key}.{option}", text.removeprefix(f"{option} "))
+                told.add(text)
+        return build(name=name, **fields) if len(self._faults) == before else None
 
     def _schedule(self, key: str, table: Table) -> Schedule | None:
         """None also where there was a fault."""
@@ -177,20 +211,33 @@ class _Reading:
         if not given:
             for stray in [bound for bound in BOUND_KEYS if bound in table]:
                 self._fault(f"{key}.{stray}", "does nothing without cron, every or at")
-        if not rules or len(self._faults) > before:
             return None
-        try:
-            return Schedule(
-                rules=tuple(rules),
-                excepts=_excepts(table),
-                start_at=_instant("start_at", table.get("start_at")),
-                end_at=_instant("end_at", table.get("end_at")),
-                max_occurrences=table.get("max_occurrences"),
-                jitter=_length("jitter", table.get("jitter", 0)),
-            )
-        except InvalidSchedule as fault:
-            self._schedule_fault(key, given[0], fault)
-            return None
+        schedule = self._bounded(key, given[0], tuple(rules) or (_ANY_RULE,), self._bounds(key, table))
+        return schedule if len(self._faults) == before else None
+
+    def _bounds(self, key: str, table: Table) -> dict[str, Any]:
+        """Those that could be read, under the schedule's names for them."""
+        bounds: dict[str, Any] = {"max_occurrences": table.get("max_occurrences")}
+        for name, read in _BOUNDS.items():
+            try:
+                bounds["excepts" if name == "except" else name] = read(table)
+            except InvalidSchedule as fault:
+                self._schedule_fault(key, name, fault)
+                if name in _STAND_INS:
+                    bounds[name] = _STAND_INS[name]
+        return bounds
+
+    def _bounded(self, key: str, kind: str, rules: tuple[Rule, ...], bounds: dict[str, Any]) -> Schedule | None:
+        """The schedule; None where a fault is in more than one bound. A bound that is refused is left out then."""
+        while True:
+            try:
+                return Schedule(rules=rules, **bounds)
+            except InvalidSchedule as fault:
+                self._schedule_fault(key, kind, fault)
+                if bounds.pop(fault.field, None) is None:
+                    return None
+                if fault.field in _STAND_INS:
+                    bounds[fault.field] = _STAND_INS[fault.field]
 
     def _rules(self, key: str, kind: str, table: Table) -> list[Rule]:
         given = table[kind]
@@ -215,16 +262,19 @@ class _Reading:
         return fields
 
     def _fault(self, key: str, text: str) -> None:
-        self._faults.append(f"{self._path}: {key}: {text}")
+        told = f"{self._path}: {key}: {text}"
+        if told not in self._faults:  # a zone is read once for each rule
+            self._faults.append(told)
 
     @contextmanager
-    def _faults_at(self, key: str, prefix: str = "") -> Iterator[None]:
+    def _faults_at(self, key: str, *prefixes: str) -> Iterator[None]:
         try:
             yield
-        except _Fault as fault:
-            self._fault(fault.key, str(fault).removeprefix(prefix))
         except BadInput as fault:
-            self._fault(key, str(fault).removeprefix(prefix))
+            text = str(fault)
+            for prefix in prefixes:
+                text = text.removeprefix(prefix)
+            self._fault(fault.key if isinstance(fault, _Fault) else key, text)
 
     def _schedule_fault(self, key: str, kind: str, fault: InvalidSchedule) -> None:
         """A fault in a field that is a key of the trigger is told there, others (``minute``) at the rule."""
@@ -285,6 +335,14 @@ def _except(one: Any) -> Any:
     if set(one) != {"from", "to"} or not days:
         raise InvalidSchedule("except", one, "must be a date, a cron text, or {from = date, to = date}")
     return first, last
+
+
+_BOUNDS: Final[Mapping[str, Callable[[Table], Any]]] = {
+    "except": _excepts,
+    "start_at": lambda table: _instant("start_at", table.get("start_at")),
+    "end_at": lambda table: _instant("end_at", table.get("end_at")),
+    "jitter": lambda table: _length("jitter", table.get("jitter", 0)),
+}
 
 
 def _shown(value: object) -> str:

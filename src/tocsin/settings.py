@@ -74,7 +74,7 @@ def unknown_keys(path: Path) -> list[str]:
 class Settings(BaseSettings):
     """Every setting of a replica. Durations are written as 30s, 5m, 1h30m, 30d."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     database_url: str | None = None
     db_pooler: Literal["none", "transaction"] = "none"

@@ -285,7 +285,7 @@ def test_all_faults_of_a_toml_file_are_told_at_once_and_nothing_is_loaded() -> N
         "agents.text.command: 'pg_dump shop': must be a list of texts",
         "agents.gone.python: 'no_such_thing:f': ModuleNotFoundError: No module named 'no_such_thing'",
         "agents.shape.python: 'no_such_thing': must be \"pkg.mod:function\"",
-        "agents.early: timeout must be longer than 0 s",
+        "agents.early.timeout: must be longer than 0 s",
         "agents.a b: agent name 'a b': no spaces",
         "triggers.nightly.cron: minute '99': ",
         "triggers.zone.tz: 'Mars/Phobos': ",
@@ -303,6 +303,76 @@ def test_all_faults_of_a_toml_file_are_told_at_once_and_nothing_is_loaded() -> N
     assert len(said) == len(expected), "\n".join(said)
     for line, start in zip(said, expected, strict=True):
         assert line.startswith(f"app.toml: {start}")
+
+
+def test_one_fault_hides_no_other_of_its_table() -> None:
+    text = """
+[agents.a]
+command = ["x"]
+retries = -1
+concurrency = 0
+backoff = "2s"
+backoff_cap = "1s"
+env = {A = 1}
+[agents.b]
+command = []
+concurrency_key = "k"
+[agents."c d"]
+command = ["x"]
+timeout = 0
+[agents.fine]
+command = ["x"]
+backoff = "10m"
+backoff_cap = "1h"
+concurrency = 1
+concurrency_key = "k"
+[triggers.t]
+agent = "gone"
+cron = "0 9 * * *"
+except = ["0 9 * *", 2026-01-01]
+start_at = 2026-01-01T00:00:00
+end_at = "soon"
+max_occurrences = 0
+jitter = "x"
+overlap = "sometimes"
+priority = 12
+overlap_scope = "world"
+[triggers.u]
+agent = "fine"
+cron = "99 9 * * *"
+tz = "Europe/Pariss"
+start_at = 2026-01-02T00:00:00Z
+end_at = 2026-01-01T00:00:00Z
+jitter = -1
+[triggers.v]
+agent = "fine"
+cron = ["0 9 * * *", "0 10 * * *"]
+tz = "Europe/Pariss"
+except = "0 9 * 5 *"
+"""
+    assert [line.removeprefix("app.toml: ") for line in faults(write("app.toml", text))] == [
+        "agents.a.retries: must be 0–99, not -1",
+        "agents.a.backoff: must be at least 0 s and at most its cap 0:00:01",
+        "agents.a.concurrency: must be 1–10000, not 0",
+        "agents.a.env: must be a table of texts",
+        "agents.b.concurrency_key: needs concurrency, the limit per key",
+        "agents.b: command must name a program, as in ['/usr/bin/pg_dump', 'shop']",
+        "agents.c d: agent name 'c d': no spaces, quotes, slashes or control characters, and no dash in front",
+        "agents.c d.timeout: must be longer than 0 s; leave it out for no limit",
+        "triggers.t.overlap: 'sometimes': must be one of skip, queue_one, queue_all, cancel_previous, allow",
+        "triggers.t.agent: no agent 'gone'; declared: a, b, c d, fine",
+        "triggers.t.except: cron '0 9 * *': must have five fields, or six with seconds, not 4",
+        "triggers.t.end_at: 'soon': must be ISO 8601 with an offset, such as '2026-03-01T09:00:00Z'",
+        "triggers.t.jitter: 'x': must be a number of seconds, or text such as '90s', '5m' or '1h30m'",
+        "triggers.t.start_at: 2026-01-01 00:00:00: must be a datetime with a time zone",
+        "triggers.t.max_occurrences: 0: must be a whole number from 1 to 100,000",
+        "triggers.t.overlap_scope: must be trigger, agent or input.PATH, not 'world'",
+        "triggers.t.priority: must be 0–9, not 12",
+        "triggers.u.cron: minute '99': must be 0–59",
+        "triggers.u.jitter: -1: must not be negative",
+        "triggers.u.end_at: '2026-01-01T00:00:00+00:00': must not be before start_at",
+        "triggers.v.tz: 'Europe/Pariss': must be the name of an IANA time zone, such as 'Europe/Paris'",
+    ]
 
 
 def test_a_toml_input_over_the_bound_is_a_fault() -> None:

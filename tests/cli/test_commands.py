@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.cli.conftest import Answer, Hub
+from tocsin.cli.runs import what_of
 
 Tocsin = Callable[..., Answer]
 Start = Callable[..., Hub]
@@ -188,6 +189,12 @@ def test_a_run_is_watched_to_its_end(declared: Tocsin, hub: Start, app: Path, ds
     assert declared("replica", "show", replica["name"], "--json").objects[0]["id"] == replica["id"]
 
 
+def test_a_change_that_is_watched_is_one_line_whatever_the_agent_said() -> None:
+    row = {"state": "failed", "error": "ValueError: one\n\ttwo"}
+    assert what_of(row) == "ValueError: one two"
+    assert what_of({"state": "running", "progress": "a\nb", "fraction": 0.5}) == "a b 50%"
+
+
 def test_agents_are_shown_with_their_policy(declared: Tocsin) -> None:
     assert [row["name"] for row in declared("agent", "list", "--json").objects] == [
         "endless", "fail", "greet", "stubborn",
@@ -230,18 +237,23 @@ def test_the_load_ahead_is_forecast(declared: Tocsin) -> None:
         (["run", "list", "--since", "soon"], 2, ["'soon'"]),
         (["trigger", "add", "x", "--agent", "nobody"], 1, ["'nobody'"]),
         (["trigger", "add", "x", "--agent", "greet", "--cron", "61 * * * *"], 2, ["minute", "'61'"]),
-        (["trigger", "add", "x", "--agent", "greet", "--every", "1ms"], 2, ["every"]),
+        (["trigger", "add", "x", "--agent", "greet", "--every", "1ms"], 2, ["every '1ms': must be from 1 s"]),
         (["trigger", "add", "x", "--agent", "greet", "--tz", "Europe/Paris"], 2, ["--cron"]),
         (["trigger", "add", "x y", "--agent", "greet"], 2, ["'x y'"]),
         (["trigger", "add", "yearly", "--agent", "greet"], 1, ["exists already", "tocsin trigger edit yearly"]),
         (["trigger", "add", "x", "--agent", "greet", "--overlap", "maybe"], 2, ["overlap", "'maybe'"]),
         (["trigger", "edit", "yearly"], 2, ["nothing to change"]),
         (["trigger", "edit", "yearly", "--priority", "11"], 2, ["priority"]),
+        (["trigger", "edit", "yearly", "--agent", "gret"], 1, ["no agent 'gret'", "did you mean 'greet'"]),
+        (["trigger", "pause", "yearly", "--reason", ""], 2, ["reason"]),
+        (["trigger", "fire", "by-hand", "--key", ""], 2, ["key"]),
+        (["trigger", "fire", "by-hand", "--input", "@/dev/zero"], 2, ["/dev/zero", "1,048,577"]),
         (["trigger", "fire", "by-hand", "--input", "{"], 2, ["--input", "JSON"]),
         (["trigger", "fire", "by-hand", "--input", "@no-such-file"], 2, ["@no-such-file"]),
         (["trigger", "backfill", "yearly"], 2, ["--since"]),
         (["trigger", "backfill", "often", "--since", "2020-01-01"], 2, ["1000"]),
         (["trigger", "backfill", "by-hand", "--since", "2020-01-01"], 2, ["no schedule"]),
+        (["trigger", "backfill", "yearly", "--cancel", "mine"], 2, ["'mine'", "UUID"]),
         (["trigger", "resume", "yearly", "--catch-up", "some"], 2, ["--catch-up"]),
         (["replica", "show", "nobody"], 1, ["'nobody'"]),
     ],
@@ -299,6 +311,13 @@ def test_contradictory_settings_are_all_told(tocsin: Tocsin) -> None:
     assert len(answer.lines) == 2
     assert "TOCSIN_RENEW_EVERY" in answer.lines[0]
     assert "TOCSIN_LEASE" in answer.lines[0]
+
+
+def test_a_setting_that_is_empty_is_as_good_as_unset(tocsin: Tocsin, place: Path) -> None:
+    empty = {"TOCSIN_DATABASE_URL": "", "TOCSIN_HOME": "", "TOCSIN_LEASE": "", "TOCSIN_LOG_LEVEL": ""}
+    answer = tocsin("run", "list", **empty)
+    assert answer.code == 3
+    assert answer.lines[0].endswith("(TOCSIN_HOME is .tocsin)")
 
 
 def test_unknown_keys_and_bad_values_are_told_together(tocsin: Tocsin, place: Path) -> None:

@@ -1,9 +1,13 @@
 """``tocsin doctor`` looks at everything and says what to do."""
 
+import asyncio
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from tests.cli.conftest import Answer, Hub
@@ -35,7 +39,8 @@ def of(answer: Answer, check: str) -> list[dict[str, Any]]:
 
 
 def test_a_sound_hub_has_nothing_to_mend(tocsin: Tocsin, hub: Start, app: Path) -> None:
-    hub("up", str(app)).wait_for("hub.ready")
+    started = hub("up", str(app))
+    started.wait_for("hub.ready")
     answer = tocsin("doctor", "--json")
     assert answer.code == 0
     assert {finding["status"] for finding in answer.objects} == {"ok"}
@@ -44,6 +49,30 @@ def test_a_sound_hub_has_nothing_to_mend(tocsin: Tocsin, hub: Start, app: Path) 
         "connections", "pooler", "schema", "replicas",
     }  # fmt: skip
     assert "ok" in tocsin("doctor").out
+    # Asked to end, and not killed as the fixture would, it takes its server along.
+    started.send()
+    assert started.end() == 0
+
+
+async def test_a_role_that_is_not_let_into_the_schema_is_told_what_to_ask_for(tocsin: Tocsin, dsn: str) -> None:
+    owner = await asyncpg.connect(dsn)
+    role = f"outsider_{secrets.token_hex(4)}"
+    await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    try:
+        parts = urlsplit(dsn)
+        at = parts.netloc.rpartition("@")[2]
+        foreign = parts._replace(netloc=f"{role}:x@{at}").geturl()
+        answer = await asyncio.to_thread(tocsin, "doctor", "--json", TOCSIN_DATABASE_URL=foreign)
+        listed = await asyncio.to_thread(tocsin, "trigger", "list", TOCSIN_DATABASE_URL=foreign)
+    finally:
+        await owner.execute(f"DROP ROLE {role}")
+        await owner.close()
+    (schema,) = of(answer, "schema")
+    assert (answer.code, schema["status"]) == (1, "fail")
+    assert "permission denied for schema tocsin" in schema["found"]
+    assert "GRANT" in schema["advice"]
+    assert listed.code == 1
+    assert "`tocsin doctor`" in listed.lines[0]
 
 
 def test_a_schema_that_is_behind_is_a_failure_with_its_cure(tocsin: Tocsin, empty_dsn: str) -> None:

@@ -66,3 +66,4 @@ def test_what_cannot_be_read_is_one_line(tocsin: Tocsin, crontab: Path, words: l
     assert answer.code == 2
     assert answer.out == ""
     assert told in answer.lines[0]
+    assert len(answer.lines) == 1

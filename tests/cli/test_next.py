@@ -3,6 +3,9 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from zoneinfo import ZoneInfo, reset_tzpath
 
 import pytest
 
@@ -40,6 +43,30 @@ def test_gap_and_fold_are_chosen(tocsin: Tocsin) -> None:
 def test_an_instant_without_offset_is_read_in_the_zone(tocsin: Tocsin) -> None:
     answer = tocsin("next", "0 9 * * *", "--tz", "Asia/Tokyo", "--after", "2026-01-01T08:00", "-n", "1", "--json")
     assert answer.objects[0]["at"] == "2026-01-01T00:00:00Z"
+
+
+def test_local_times_are_of_the_release_that_decides_what_is_due(tocsin: Tocsin, place: Path) -> None:
+    # A host whose zones are of another release: here, one for which Paris keeps to Tokyo's time.
+    (place / "zones/Europe").mkdir(parents=True)
+    other = resources.files("tzdata").joinpath("zoneinfo", "Asia", "Tokyo").read_bytes()
+    (place / "zones/Europe/Paris").write_bytes(other)
+    reset_tzpath([str(place / "zones")])
+    ZoneInfo.clear_cache()
+    try:
+        words = ["next", "0 9 * * *", "--tz", "Europe/Paris", "--after", "2026-01-01T08:00", "-n", "1"]
+        answer, told = tocsin(*words), tocsin(*words, "--json").objects[0]
+    finally:
+        reset_tzpath()
+        ZoneInfo.clear_cache()
+    assert answer.out.startswith("Thu 2026-01-01 09:00:00 CET")
+    assert (told["at"], told["local"]) == ("2026-01-01T08:00:00Z", "2026-01-01T09:00:00+01:00")
+
+
+def test_the_calendars_last_hours_are_told_in_utc_where_the_zone_is_beyond_them(tocsin: Tocsin) -> None:
+    words = ["next", "0 0 * * *", "--tz", "Asia/Tokyo", "--after", "9999-12-30T20:00:00Z", "-n", "2", "--json"]
+    assert tocsin(*words).objects == [
+        {"expr": "0 0 * * *", "tz": "Asia/Tokyo", "at": "9999-12-31T15:00:00Z", "local": "9999-12-31T15:00:00+00:00"}
+    ]
 
 
 @pytest.mark.parametrize(

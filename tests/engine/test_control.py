@@ -166,6 +166,14 @@ async def test_every_reason_must_clear(world: World) -> None:
         await world.control.resume("t")
 
 
+@pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 201])
+async def test_a_reason_that_could_not_be_read_back_is_refused(world: World, reason: str) -> None:
+    await world.declare(a_trigger(schedule=MINUTELY))
+    with pytest.raises(BadInput, match="reason"):
+        await world.control.pause("t", reason=reason)
+    assert (await world.control.trigger("t"))["paused"] == []
+
+
 async def test_resuming_goes_on_from_now(world: World) -> None:
     await world.declare(a_trigger(schedule=HOURLY))
     await world.control.pause("t")
@@ -519,7 +527,7 @@ async def test_what_nobody_knows_is_not_found(world: World) -> None:
     for ask in (
         control.trigger("x"), control.pause("x"), control.resume("x"), control.delete_trigger("x"), control.fire("x"),
         control.backfill("x", NOON, NOON), control.run(UUID(int=1)), control.why("x"), control.agent("x"),
-        control.replica("x"), control.retry_run(UUID(int=1)), control.cancel_backfill("x", "y"),
+        control.replica("x"), control.retry_run(UUID(int=1)), control.cancel_backfill("x", str(UUID(int=1))),
     ):  # fmt: skip
         with pytest.raises(NotFound):
             await ask

@@ -31,7 +31,10 @@ def import_crontab(
 ) -> None:
     """Write a TOML app with an agent and a trigger for each line of a crontab."""
     from tocsin.domain.crontab import read_crontab, write_app  # noqa: PLC0415
+    from tocsin.domain.zone import zone  # noqa: PLC0415
 
+    if tz is not None:
+        zone(tz)
     if system is None and file.absolute().is_relative_to("/etc"):
         system = True
     crontab = read_crontab(_content(file), source=str(file), system=system, tz=tz or host_zone())

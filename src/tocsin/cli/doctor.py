@@ -252,6 +252,8 @@ async def _schema(dsn: str, *, pooled: bool) -> AsyncIterator[Finding]:
         advice = "" if alive else "start one with `tocsin up APP` or `tocsin serve`"
         yield Finding("replicas", OK if alive else WARN, f"{len(alive)} alive{f': {names}' if names else ''}", advice)
     except StoreError as error:
-        yield Finding("schema", FAIL, str(error), "the line above says what to do")
+        outside = "permission denied" in str(error)
+        advice = "as its owner: GRANT the owner's role to this one, or connect as the owner"
+        yield Finding("schema", FAIL, str(error), advice if outside else "see the server's log for this statement")
     finally:
         await database.close()

@@ -45,6 +45,8 @@ def lines_of(error: TocsinError) -> list[str]:
         line += "; check TOCSIN_DATABASE_URL, or ask `tocsin doctor`"
     if isinstance(error, StatementRefused) and "prepared statement" in line:
         line += "; behind a transaction pooler, set TOCSIN_DB_POOLER=transaction"
+    if isinstance(error, StatementRefused) and "permission denied" in line:
+        line += "; `tocsin doctor` says what is missing"
     return [line]
 
 

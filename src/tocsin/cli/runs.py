@@ -110,12 +110,13 @@ def _late(row: Row) -> str:
 
 
 def what_of(row: Row) -> str:
-    """The most telling thing about a run: its error, reason, progress, or output."""
+    """The most telling thing about a run, on one line: its error, reason, progress, or output."""
     if row.get("error"):
-        return str(row["error"])[:120]
+        return " ".join(str(row["error"]).split())[:120]
     if row["state"] == "running":
         fraction = row.get("fraction")
-        return f"{row.get('progress') or ''}{f' {fraction:.0%}' if fraction is not None else ''}".strip()
+        told = f"{row.get('progress') or ''}{f' {fraction:.0%}' if fraction is not None else ''}"
+        return " ".join(told.split())
     if row.get("reason"):
         return str(row["reason"])
     return compact(row["output"], 40) if row.get("output") is not None else ""

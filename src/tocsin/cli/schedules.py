@@ -32,14 +32,11 @@ def next_instants(
     json: JsonFlag = False,
 ) -> None:
     """When would it fire? Asks no database."""
-    from zoneinfo import ZoneInfo  # noqa: PLC0415
-
     from tocsin.domain.schedule import cron  # noqa: PLC0415
 
     schedule = cron(expression, tz, gap=_one_of("gap", gap), fold=_one_of("fold", fold))
     now = _now()
     start = _read_instant("--after", after, tz) if after is not None else now
-    zone = ZoneInfo(tz)
     at: datetime | None = start
     for found in range(count):
         at = schedule.next_after(at) if at is not None else None
@@ -47,7 +44,7 @@ def next_instants(
             if not found and not json:
                 console().print("never again")
             return
-        local = at.astimezone(zone)
+        local = _local(at, tz)
         if json:
             emit({"expr": expression, "tz": tz, "at": at, "local": local.isoformat()})
         else:
@@ -159,16 +156,27 @@ def _now() -> datetime:
     return host_now()
 
 
+def _local(at: datetime, tz: str) -> datetime:
+    """The instant on the wall's clock; in UTC where that clock has passed the calendar's end."""
+    from tocsin.domain.zone import zone  # noqa: PLC0415
+
+    try:
+        return at.astimezone(zone(tz).info)
+    except OverflowError:
+        return at
+
+
 def _read_instant(option: str, text: str, tz: str) -> datetime:
     """An instant; without an offset it is read in the zone of the expression.
 
     Raises: BadInput.
     """
     from datetime import UTC  # noqa: PLC0415
-    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+    from tocsin.domain.zone import zone  # noqa: PLC0415
 
     try:
         at = datetime.fromisoformat(text)
-        return (at if at.tzinfo is not None else at.replace(tzinfo=ZoneInfo(tz))).astimezone(UTC)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=zone(tz).info)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z") from None

@@ -1,5 +1,6 @@
 """What can be said of a trigger on the command line, and the trigger that comes of it."""
 
+import os
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -117,10 +118,12 @@ def read_input(text: str | None) -> Any:
         if name == "-":
             content = sys.stdin.buffer.read(MAX_PAYLOAD + 1)
         else:
-            size = Path(name).stat().st_size
+            with Path(name).open("rb") as file:
+                # A device or a pipe has no size to be told, and perhaps no end.
+                content = file.read(MAX_PAYLOAD + 1)
+                size = max(len(content), os.fstat(file.fileno()).st_size)
             if size > MAX_PAYLOAD:
                 raise PayloadTooLarge(f"--input {name}", size=size, limit=MAX_PAYLOAD)
-            content = Path(name).read_bytes()
     except OSError as error:
         raise BadInput(f"--input {text}: {error.strerror or error}") from None
     return msgspec.json.decode(accept(content, what=f"--input {name}"))

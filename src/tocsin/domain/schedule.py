@@ -273,7 +273,7 @@ def every(
 
     Raises: InvalidSchedule, naming the field, for a period under 1 s and for whatever is malformed.
     """
-    rule = Every(_length("every", period), after_completion)
+    rule = _every(period, after_completion)
     return Schedule((rule,), read_excepts(except_, "UTC"), start_at, end_at, max_occurrences, _length("jitter", jitter))
 
 
@@ -305,6 +305,14 @@ def _check_parts(field: str, parts: object, kinds: tuple[type, ...], *, at_least
         raise InvalidSchedule(field, parts, f"must be a tuple of {at_least} to {at_most:,}")
     for part in parts:
         check_kind(field, part, *kinds)
+
+
+def _every(period: str | float | timedelta, after_completion: bool) -> Every:
+    try:
+        return Every(_length("every", period), after_completion)
+    except InvalidSchedule as fault:
+        # The period as it was written reads better than the length that was understood.
+        raise InvalidSchedule("every", period, fault.reason) if fault.field == "every" else fault from None
 
 
 def _length(field: str, value: str | float | timedelta) -> timedelta:

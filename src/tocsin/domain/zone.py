@@ -47,13 +47,16 @@ class Span:
 
 
 class Zone:
-    """The spans of one IANA zone; found once, then remembered."""
+    """The spans of one IANA zone; found once, then remembered.
 
-    __slots__ = ("_info", "_stretches", "key")
+    info: the same rules as the datetime module takes them. ``ZoneInfo(key)`` may be of another release.
+    """
+
+    __slots__ = ("_stretches", "info", "key")
 
     def __init__(self, key: str, info: ZoneInfo) -> None:
         self.key = key
-        self._info = info
+        self.info = info
         self._stretches: dict[int, tuple[Span, ...]] = {}
 
     def span_at(self, second: int) -> Span:
@@ -81,7 +84,7 @@ class Zone:
     def offset_at(self, second: int) -> int:
         """Local time minus UTC, in seconds; beyond the calendar's ends, that of its nearest day."""
         inside = min(max(second, FIRST_SECOND + DAY), LAST_SECOND - DAY)
-        offset = self._info.fromutc((EPOCH + timedelta(seconds=inside)).replace(tzinfo=self._info)).utcoffset()
+        offset = self.info.fromutc((EPOCH + timedelta(seconds=inside)).replace(tzinfo=self.info)).utcoffset()
         assert offset is not None, "a ZoneInfo has an offset at every instant"
         return offset.days * DAY + offset.seconds
 

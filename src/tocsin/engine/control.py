@@ -30,6 +30,9 @@ from tocsin.store.trigger_rows import TriggerRow
 from tocsin.store.triggers import Triggers
 
 MAX_BACKFILL: Final = 1_000
+MAX_REASON: Final = 200
+"""Characters of why a trigger rests."""
+
 ADDED_BY_HAND: Final = "by hand"
 
 
@@ -74,8 +77,7 @@ class Control:
         Raises: Conflict, if the name is taken; NotFound, for an agent nobody declared.
         """
         encode(spec.input, what="input")
-        if not await self._triggers.agents(limit=1, name=spec.agent):
-            raise NotFound("agent", spec.agent)
+        await self._check_agent(spec.agent)
         async with self._database.transaction() as session:
             if await self._triggers.lock(session, spec.name) is not None:
                 raise Conflict(
@@ -92,7 +94,7 @@ class Control:
     ) -> dict[str, Any]:
         """A new version of a trigger; its cursor stays unless its schedule changed.
 
-        Raises: NotFound; Conflict, when the version moved on; BadInput.
+        Raises: NotFound, also for an agent nobody declared; Conflict, when the version moved on; BadInput.
         """
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
@@ -102,6 +104,8 @@ class Control:
             if spec.name != name:
                 raise BadInput(f"trigger {name!r} cannot be renamed: add {spec.name!r} and delete this one")
             encode(spec.input, what="input")
+            if spec.agent != row.agent:
+                await self._check_agent(spec.agent)
             changed = await declaring.changed_cursor(session, self._triggers, row, spec)
             await self._triggers.change(session, [changed], source=row.source)
             await self._triggers.hint(session)
@@ -119,7 +123,12 @@ class Control:
         return {"trigger": name, "deleted": True, "withdrawn": withdrawn}
 
     async def pause(self, name: str, *, reason: str = "user") -> dict[str, Any]:
-        """No occurrence becomes a run until every reason is cleared; what was queued is withdrawn."""
+        """No occurrence becomes a run until every reason is cleared; what was queued is withdrawn.
+
+        Raises: NotFound; BadInput, for a reason that nobody could read back.
+        """
+        if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON:
+            raise BadInput(f"reason {reason[:40]!r}: must be 1 to {MAX_REASON} characters on one line")
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
             await resting.pause(session, self._triggers, row, reason)
@@ -148,6 +157,8 @@ class Control:
 
         Raises: NotFound; BadInput; PayloadTooLarge.
         """
+        if key is not None and not key.strip():
+            raise BadInput("key: must not be empty: every fire with it would be the same run")
         row = await self._row(name)
         spec = readable(row)
         payload = None if input is None else encode(input, what="input").decode()
@@ -195,10 +206,17 @@ class Control:
         return answer | {"id": backfill}
 
     async def cancel_backfill(self, name: str, backfill: str) -> dict[str, Any]:
-        """What is still queued of a backfill is cancelled; what runs goes on."""
+        """What is still queued of a backfill is cancelled; what runs goes on.
+
+        Raises: NotFound; BadInput, for what is no backfill's id.
+        """
         row = await self._row(name)
-        count = await self._runs.cancel_backfill(row.id, backfill)
-        return {"trigger": name, "id": backfill, "cancelled": count}
+        try:
+            wanted = str(UUID(backfill))
+        except ValueError:
+            raise BadInput(f"backfill {backfill!r}: must be the UUID that `tocsin trigger backfill` told") from None
+        count = await self._runs.cancel_backfill(row.id, wanted)
+        return {"trigger": name, "id": wanted, "cancelled": count}
 
     async def runs(
         self,
@@ -324,6 +342,10 @@ class Control:
         if row is None:
             raise NotFound("trigger", name)
         return row
+
+    async def _check_agent(self, name: str) -> None:
+        if not await self._triggers.agents(limit=1, name=name):
+            raise NotFound("agent", name)
 
     async def _no_trigger(self, name: str) -> NotFound:
         """The error, with the nearest name that there is."""
