@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.chaos.catalogue import OWN, catalogue
+from tests.chaos.catalogue import OWN, absent, catalogue
 from tests.chaos.course import Course, Verdict, run
 from tests.chaos.sabotage import HOLES, table, written
 from tocsin.testing.history.checker import DECIDED
@@ -43,7 +43,11 @@ async def in_memory(course: Course) -> Verdict:
 
 
 def one(seed: int, faults: str, seconds: float) -> int:
-    """1 when a promise was broken, or a fault could not be done."""
+    """1 when a promise was broken, or a fault could not be done or did nothing."""
+    lacking = {name: why for name, why in absent().items() if name in faults.split(",")}
+    if lacking:
+        say("\n".join(f"{name} cannot be done here: {why}" for name, why in lacking.items()))
+        return 2
     verdict = asyncio.run(in_memory(Course(seed=seed, faults=faults.split(",") if faults else MIX, seconds=seconds)))
     say(str(verdict))
     return int(not verdict.clean)
@@ -51,6 +55,8 @@ def one(seed: int, faults: str, seconds: float) -> int:
 
 def long(minutes: float) -> int:
     """Every fault alone and then mixes, each with a seed of its own, until the time is over; 1 if any failed."""
+    for name, why in absent().items():
+        say(f"{name} is not tried: {why}")
     ends_at = time.monotonic() + minutes * 60
     alone = [(name,) for faults in catalogue().values() for name in faults]
     failed: list[Course] = []

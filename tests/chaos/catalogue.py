@@ -13,11 +13,17 @@ OWN: Final = {**process_faults.FAULTS, **database_faults.FAULTS, **row_faults.FA
 def catalogue() -> dict[str, Catalogue]:
     """All faults: those of this folder, and those of each module of ``faults/`` that has ``FAULTS``."""
     found: dict[str, Catalogue] = {"own": OWN}
-    for path in sorted(Path(__file__).with_name("faults").glob("*.py")):
+    for path in _modules():
         further = getattr(importlib.import_module(f"tests.chaos.faults.{path.stem}"), "FAULTS", None)
         if further is not None:
             found[path.stem] = further
     return found
+
+
+def absent() -> dict[str, str]:
+    """Faults that this machine cannot do, and what it lacks."""
+    modules = [importlib.import_module(f"tests.chaos.faults.{path.stem}") for path in _modules()]
+    return {name: why for module in modules for name, why in getattr(module, "ABSENT", {}).items()}
 
 
 def made(names: list[str]) -> list[Fault]:
@@ -27,3 +33,7 @@ def made(names: list[str]) -> list[Fault]:
     """
     known = {name: make for faults in catalogue().values() for name, make in faults.items()}
     return [known[name]() for name in names]
+
+
+def _modules() -> list[Path]:
+    return sorted(Path(__file__).with_name("faults").glob("*.py"))

@@ -137,6 +137,8 @@ async def _afflict(fleet: Fleet, course: Course, rng: Random) -> tuple[dict[str,
         broken += await _inject(fleet, order[place], rng, number)
         number += 1
     await asyncio.sleep(max(0.0, ends_at - loop.time()))
+    tried = {one.partition(":")[0] for one in broken}
+    broken += [f"{fault.name}: it had no effect" for fault in faults if not fault.did and fault.name not in tried]
     return {fault.name: fault.did for fault in faults}, broken
 
 

@@ -119,3 +119,4 @@ FAULTS: Catalogue = (
     if PGBOUNCER
     else {}
 )
+ABSENT: Final = {} if PGBOUNCER else {"F15": MISSING}
