@@ -6,7 +6,9 @@ from contextlib import suppress
 from datetime import timedelta
 from random import Random
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+import asyncpg
 
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
 from tests.chaos.fleet import Fleet
@@ -32,21 +34,30 @@ POISONS: Final = {
 }
 """Schedules that no edge would take."""
 
+MISFITS: Final = {
+    "overlap": '{"overlap":"telepathy"}',
+    "number": '{"max_catch_up":"many"}',
+    "period": '{"grace":[]}',
+}
+"""The same of a policy."""
+
+IMPOSSIBLE: Final = ("NULL", "'20000-01-01'", "'0044-03-15 BC'", "'-infinity'")
+"""Cursors of an armed trigger that the table itself refuses."""
+
 
 async def poison_rows(fleet: Fleet, rng: Random) -> int:
     """F23: rows are written past the API. Each is quarantined, with a reason, and costs nobody else anything."""
-    names = rng.sample(sorted(POISONS), 4)
+    names = [*rng.sample(sorted(POISONS), 3), rng.choice(sorted(MISFITS))]
     ids = {name: uuid4() for name in names}
     fleet.journal.note("poison", ids=[str(one) for one in ids.values()])
     for name, one in ids.items():
-        await fleet.fetch(
-            "INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,"
-            " created_at, changed_at) SELECT $1, $2, 'scribe', $3::jsonb, t.policy, 'null', 'sql', 'armed', now(),"
-            " now(), now(), now() FROM tocsin.triggers t WHERE t.name = 'by-hand'",
-            one,
-            f"poison-{name}-{one}",
-            POISONS[name],
-        )
+        await _write(fleet, one, POISONS.get(name, _EVERY_FIVE), MISFITS.get(name, "{}"))
+    try:
+        await _write(fleet, uuid4(), _EVERY_FIVE, "{}", next_at=rng.choice(IMPOSSIBLE))
+    except asyncpg.CheckViolationError:
+        pass
+    else:
+        raise AssertionError("the table took a cursor that nobody can read")
     await fleet.until_value(
         "SELECT count(*) = $2 FROM tocsin.triggers t WHERE t.id = ANY ($1::uuid[]) AND t.status = 'broken'"
         " AND t.broken_reason <> ''",
@@ -54,7 +65,26 @@ async def poison_rows(fleet: Fleet, rng: Random) -> int:
         len(ids),
         within=15,
     )
+    for name, one in ids.items():
+        told = await fleet.control.trigger(f"poison-{one}")
+        if told["status"] != "broken" or not told["broken_reason"]:
+            raise AssertionError(f"the poison {name!r} is shown as {told}")
     return len(ids)
+
+
+_EVERY_FIVE: Final = '{"rules":[{"every_seconds":5}]}'
+
+
+async def _write(fleet: Fleet, key: UUID, schedule: str, policy: str, *, next_at: str = "now()") -> None:
+    await fleet.fetch(
+        "INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,"
+        " created_at, changed_at) SELECT $1, $2, 'scribe', $3::jsonb, t.policy || $4::jsonb, 'null', 'sql', 'armed',"
+        f" {next_at}, now(), now(), now() FROM tocsin.triggers t WHERE t.name = 'by-hand'",
+        key,
+        f"poison-{key}",
+        schedule,
+        policy,
+    )
 
 
 async def herd(fleet: Fleet, rng: Random) -> int:

@@ -9,8 +9,8 @@ from random import Random
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
-from tests.chaos.fleet import Fleet
+from tests.chaos.fault import Catalogue, Excuse, Simple
+from tests.chaos.fleet import BY_HAND, Fleet
 
 BROKEN: Final = frozenset({Excuse.LATE, Excuse.SILENT, Excuse.BLIND})
 OURS: Final = "application_name LIKE 'tocsin%'"
@@ -32,10 +32,16 @@ async def starve(fleet: Fleet, rng: Random) -> int:
     member = rng.choice(fleet.living)
     pid = member.pid
     resource.prlimit(pid, resource.RLIMIT_AS, (size(pid) + SPARE, resource.RLIM_INFINITY))
-    with suppress(TimeoutError):
-        await member.gone(within=6)
-    if member.alive and not member.said("MemoryError"):
-        raise DidNothing(f"{member.name} wanted no more memory")
+
+    async def starves() -> bool:
+        if member.alive and not member.said("MemoryError"):
+            await fleet.control.fire(BY_HAND, input={"seconds": [0.0], "end": "hungry"})
+            return False
+        return True
+
+    await fleet.until(starves, f"{member.name} gets no more memory", within=20)
+    # Whatever of it goes on without memory may not hold anybody up.
+    await fleet.for_a_while(rng.uniform(0, fleet.lease))
     await member.kill()
     await fleet.start(member)
     return 1
