@@ -76,6 +76,6 @@ async def pin_snapshot(fleet: Fleet, rng: Random) -> int:
 
 FAULTS: Catalogue = {
     "F8": lambda: Simple("F8", restart, excuses=AWAY),
-    "F9": lambda: Simple("F9", end_sessions, excuses=frozenset({Excuse.LATE, Excuse.SILENT})),
+    "F9": lambda: Simple("F9", end_sessions, excuses=frozenset({Excuse.SILENT})),
     "F38": lambda: Simple("F38", pin_snapshot),
 }

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tests.chaos import points
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
+from tests.chaos.faults.ledgers import entries
 from tests.chaos.fleet import BY_HAND, DRAIN, Fleet
 from tests.chaos.journal import read_journal
 from tests.chaos.member import Member
@@ -131,14 +132,27 @@ async def poison_run(fleet: Fleet, rng: Random) -> int:
 
 
 async def freeze_beyond_lease(fleet: Fleet, rng: Random) -> int:
-    """F5: a replica with work in hand stands still for two to three leases, and goes on as if nothing had been."""
+    """F5: a replica with work in hand stands still for two to three leases, and goes on as if nothing had been.
+
+    Its settlements are refused: those of its runs that a peer has begun again, and those that are closed.
+    """
     member = rng.choice(fleet.living)
+
+    def refused() -> int:
+        return sum(one["pid"] == member.pid and not one["accepted"] for one in entries(fleet.ledgers, "ANSWER"))
+
+    before = refused()
     # Some of its runs are closed when it is found silent, others are begun again and still run when it wakes.
     await fleet.until_holding(member, seconds=fleet.lease * 3)
     async with fleet.frozen(member):
         await fleet.for_a_while(fleet.lease * rng.uniform(1.5, 3))
     await member.until_logged("replica.lost", within=10)
-    return 1
+
+    async def were_refused() -> bool:
+        return refused() > before
+
+    await fleet.until(were_refused, f"a settlement of {member.name} is refused", within=10)
+    return refused() - before
 
 
 async def freeze_all(fleet: Fleet, rng: Random) -> int:

@@ -18,6 +18,7 @@ from tocsin.domain.errors import StoreError
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
 
+RENEWED: Final = ("tocsin.leases", "tocsin.runs")
 AWAY: Final = frozenset({Excuse.LATE, Excuse.SILENT, Excuse.BLIND})
 
 
@@ -101,7 +102,9 @@ async def slow(fleet: Fleet, rng: Random) -> int:
 
 
 async def lock_table(fleet: Fleet, rng: Random) -> int:
-    """F13: somebody locks a table for some seconds, as a careless ALTER TABLE does."""
+    """F13: somebody locks a table for some seconds, as a careless ALTER TABLE does. Leases go on beside it, unless
+    it is one that a renewal looks at."""
+    lost = fleet.leases_lost()
     table = rng.choice(["tocsin.runs", "tocsin.triggers", "tocsin.leases", "tocsin.transitions"])
     session = await asyncpg.connect(fleet.postgres.dsn, server_settings={"application_name": "chaos"})
     try:
@@ -111,6 +114,8 @@ async def lock_table(fleet: Fleet, rng: Random) -> int:
             waiting = await fleet.value("SELECT count(*) FROM pg_locks WHERE NOT granted")
     finally:
         session.terminate()
+    if table not in RENEWED and fleet.leases_lost() != lost:
+        raise AssertionError(f"a replica lost its lease to a lock of {table}")
     return _counted(waiting, f"nobody waited for {table}")
 
 
