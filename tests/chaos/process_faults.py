@@ -35,16 +35,20 @@ async def crash_at_point(fleet: Fleet, rng: Random) -> int:
 async def _crashes(fleet: Fleet, rng: Random) -> bool:
     member = rng.choice(fleet.members)
     point = points.POINTS[fleet.taken("F1", rng) % len(points.POINTS)]
-    once = point.partition(":")[2] in ("register", "hold_lock")
+    statement = point.partition(":")[2]
+    once = statement in ("register", "hold_lock", *points.LEAVING)
     member.env["CHAOS_CRASH"] = f"{point}:{1 if once else rng.randrange(1, 4)}"
     try:
         await member.kill()
         member.spawn()
         # What is only done for a peer that has died needs one: another is killed in between.
-        if point.partition(":")[2] in ("sweep", "free_locks"):
+        if statement in ("sweep", "free_locks"):
             await fleet.until_value("SELECT count(*) > 2 FROM tocsin.leases l WHERE l.ended_at IS NULL", within=10)
             await fleet.restart(rng.choice([one for one in fleet.members if one is not member]), kill=True)
-        hit = await _dies(member, within=6)
+        if statement in points.LEAVING:
+            await member.until_logged("hub.ready")
+            member.send(signal.SIGTERM)
+        hit = await _dies(member, within=DRAIN + 10 if statement in points.LEAVING else 6)
         if not hit:
             await member.kill()
     finally:
