@@ -1,7 +1,7 @@
 """Repeats a course, or runs many: ``python -m tests.chaos``.
 
 one SEED [FAULTS] [SECONDS]         one course, with its report; FAULTS are ids with commas between them
-long [MINUTES]                      every fault alone, then mixes of all, seed after seed, for so long
+long [MINUTES]                      every fault alone, then mixes, until each crash point was hit often enough
 sabotage [--write | NAME …]         which invariant notices which guard's absence; the table of docs/protocol.md
 """
 

@@ -88,7 +88,7 @@ class Verdict:
             lines.append(f"crashed at {hit}")
         lines += [f"not done: {one}" for one in self.broken]
         if not self.clean:
-            lines += [report(logs, self.violations), f"again: {self.course.again}"]
+            lines += [*report(logs, self.violations).splitlines(), f"again: {self.course.again}"]
         else:
             lines.append("every invariant held")
         return "\n".join(lines)
