@@ -48,12 +48,12 @@ async def test_two_rolling_restarts_lose_double_cancel_and_delay_nothing(
         await fleet.start()
         await fleet.until_value("SELECT count(DISTINCT trigger_id) = $1 FROM tocsin.runs", TRIGGERS, within=20)
         since = await fleet.value("SELECT now()")
-        begun = await fleet.value("SELECT count(*) FROM tocsin.transitions WHERE to_state = 'running'")
+        begun = len(entries(fleet.ledgers, "START"))
         restarts = sum([await roll(fleet, Random(round_)) for round_ in range(2)])
         until = await fleet.value("SELECT now()")
         await fleet.until_value("SELECT min(next_at) > $1 FROM tocsin.triggers", until, within=10)
         codes = [await member.stop() for member in fleet.members]
-        during = await fleet.value("SELECT count(*) FROM tocsin.transitions WHERE to_state = 'running'") - begun
+        during = len(entries(fleet.ledgers, "START")) - begun
         lags = await starts(fleet, since, until)
         await check(fleet)
         with capsys.disabled():
@@ -64,8 +64,8 @@ async def test_two_rolling_restarts_lose_double_cancel_and_delay_nothing(
             )
         assert restarts == 6
         assert codes == [0, 0, 0], "each drain gave its work the time to end"
-        assert during > 10 * TRIGGERS
-        assert len(lags) > 10 * TRIGGERS
+        assert during > 5 * TRIGGERS
+        assert len(lags) > 5 * TRIGGERS
         assert lags[-1] < LATEST
 
 
