@@ -1,7 +1,7 @@
 """Repeats a course, or runs many: ``python -m tests.chaos``.
 
 one SEED [FAULTS] [SECONDS]         one course, with its report; FAULTS are ids with commas between them
-long [MINUTES]                      every fault alone, then mixes of all, seed after seed, for so long
+long [MINUTES]                      every fault alone, then mixes, until each crash point was hit often enough
 sabotage [--write | NAME …]         which invariant notices which guard's absence; the table of docs/protocol.md
 """
 
@@ -11,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.chaos.catalogue import OWN, catalogue
+from tests.chaos.catalogue import OWN, absent, catalogue
 from tests.chaos.course import Course, Verdict, run
+from tests.chaos.points import POINTS
 from tests.chaos.sabotage import HOLES, table, written
 from tocsin.testing.history.checker import DECIDED
 from tocsin.testing.invariants import caught
@@ -43,34 +45,52 @@ async def in_memory(course: Course) -> Verdict:
 
 
 def one(seed: int, faults: str, seconds: float) -> int:
-    """1 when a promise was broken, or a fault could not be done."""
+    """1 when a promise was broken, or a fault could not be done or did nothing."""
+    lacking = {name: why for name, why in absent().items() if name in faults.split(",")}
+    if lacking:
+        say("\n".join(f"{name} cannot be done here: {why}" for name, why in lacking.items()))
+        return 2
     verdict = asyncio.run(in_memory(Course(seed=seed, faults=faults.split(",") if faults else MIX, seconds=seconds)))
     say(str(verdict))
     return int(not verdict.clean)
 
 
 def long(minutes: float) -> int:
-    """Every fault alone and then mixes, each with a seed of its own, until the time is over; 1 if any failed."""
-    ends_at = time.monotonic() + minutes * 60
+    """Every fault alone and then mixes, each with a seed of its own, until the time is over; 1 if any failed, or if
+    a crash point was hit too seldom though half as much time again was given to them."""
+    for name, why in absent().items():
+        say(f"{name} is not tried: {why}")
+    began_at = time.monotonic()
     alone = [(name,) for faults in catalogue().values() for name in faults]
     failed: list[Course] = []
-    points: Counter[str] = Counter()
+    points: Counter[str] = Counter(dict.fromkeys(POINTS, 0))
     seed = 0
-    while time.monotonic() < ends_at:
+    while (passed := (time.monotonic() - began_at) / 60) < minutes or (rare(points) and passed < minutes * 1.5):
         seed += 1
-        # Three in four of the further seeds are for the crash points, of which there are many.
-        mixed = ("F1",) if seed % 4 else tuple(Random(seed).sample(sorted(OWN.keys() - ALONE), 6))
-        course = Course(seed=seed, faults=alone[seed - 1] if seed <= len(alone) else mixed, seconds=60)
+        course = _of_the_long_run(seed, alone, only_points=passed >= minutes)
         verdict = asyncio.run(in_memory(course))
-        points.update(verdict.points)  # those that were not hit are counted too, as none
+        points.update(verdict.points)
         say(str(verdict))
         if not verdict.clean:
             failed.append(course)
     say(f"{seed} courses, {len(failed)} failed")
     say("\n".join(course.again for course in failed))
-    rare = {point: count for point, count in points.items() if count < POINT_HITS}
-    say(f"crash points hit: {dict(points)}; fewer than {POINT_HITS} times: {rare or 'none'}")
-    return int(bool(failed))
+    say(f"crash points hit: {dict(points)}; fewer than {POINT_HITS} times: {rare(points) or 'none'}")
+    return int(bool(failed or rare(points)))
+
+
+def _of_the_long_run(seed: int, alone: Sequence[tuple[str, ...]], *, only_points: bool) -> Course:
+    """The first seeds try each fault alone; of the others three in four are for the crash points, which are many."""
+    if seed <= len(alone):
+        return Course(seed=seed, faults=alone[seed - 1], seconds=60)
+    if seed % 4 or only_points:
+        return Course(seed=seed, faults=("F1",), seconds=150)
+    return Course(seed=seed, faults=Random(seed).sample(sorted(OWN.keys() - ALONE), 6), seconds=60)
+
+
+def rare(points: Mapping[str, int]) -> dict[str, int]:
+    """The points that were hit fewer than twenty times."""
+    return {point: count for point, count in points.items() if count < POINT_HITS}
 
 
 def sabotage(names: list[str], *, write: bool) -> int:

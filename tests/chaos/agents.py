@@ -1,7 +1,8 @@
 """What the fleet runs: agents that keep a ledger outside of the database, and do what their input says.
 
 input: {"seconds": [lengths, one is picked by the occurrence], "end": "ok" | "error" | "fatal" | "later" |
-"exit" (the process dies) | "deaf" (does not stop when asked) | "stall" (the event loop stands still)}
+"exit" (the process dies) | "deaf" (does not stop when asked) | "stall" (the event loop stands still) |
+"hungry" (wants more memory than there may be)}
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from zlib import crc32
 from tests.chaos.journal import Journal
 from tocsin import Fatal, Hub, RetryAfter, Run
 
+HUNGER: Final = 64 << 20
 PROGRAM: Final = Path(__file__).with_name("program.py")
 
 hub = Hub(name="chaos")
@@ -45,6 +47,8 @@ async def work(run: Run) -> dict[str, Any]:
     try:
         if end == "exit":
             os._exit(42)
+        if end == "hungry":
+            bytearray(HUNGER)
         if end == "stall":
             time.sleep(seconds)
         elif end == "deaf":

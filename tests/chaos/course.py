@@ -88,7 +88,7 @@ class Verdict:
             lines.append(f"crashed at {hit}")
         lines += [f"not done: {one}" for one in self.broken]
         if not self.clean:
-            lines += [report(logs, self.violations), f"again: {self.course.again}"]
+            lines += [*report(logs, self.violations).splitlines(), f"again: {self.course.again}"]
         else:
             lines.append("every invariant held")
         return "\n".join(lines)
@@ -137,6 +137,8 @@ async def _afflict(fleet: Fleet, course: Course, rng: Random) -> tuple[dict[str,
         broken += await _inject(fleet, order[place], rng, number)
         number += 1
     await asyncio.sleep(max(0.0, ends_at - loop.time()))
+    tried = {one.partition(":")[0] for one in broken}
+    broken += [f"{fault.name}: it had no effect" for fault in faults if not fault.did and fault.name not in tried]
     return {fault.name: fault.did for fault in faults}, broken
 
 

@@ -106,6 +106,10 @@ class Fleet:
         """Members whose process lives and is not frozen."""
         return [member for member in self.members if member.alive and not member.frozen]
 
+    def leases_lost(self) -> int:
+        """How often a process that runs now has found that its lease had run out, or was ended by a peer."""
+        return sum(len(member.logged(event)) for member in self.members for event in ("lease.expired", "replica.lost"))
+
     async def start(self, *members: Member, within: float = 30) -> None:
         """These, or all that are not running, are ready."""
         new = [member for member in members or self.members if not member.alive]

@@ -130,6 +130,10 @@ class Member:
         found = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
         return [line for line in found if event is None or line.get("event") == event]
 
+    def said(self, words: str) -> bool:
+        """Whether this process has written so, in whatever form."""
+        return words.encode() in self.log.read_bytes()[self._read_from :]
+
     async def until_logged(self, event: str, *, within: float = 30) -> dict[str, Any]:
         """The first line of that event of this process.
 

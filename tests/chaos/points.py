@@ -21,9 +21,12 @@ from tests.chaos.journal import Journal
 from tocsin.store.database import Session
 
 WRITES: Final = ("materialise", "claim", "settle", "renew", "sweep", "register", "hold_lock", "report")
+LEAVING: Final = ("mark_draining", "release_lease")
+"""What only a replica that was asked to leave writes."""
+
 TRANSACTIONS: Final = ("lock_due", "materialise")
 POINTS: Final = (
-    *(f"{side}:{name}" for name in WRITES for side in ("before", "after")),
+    *(f"{side}:{name}" for name in (*WRITES, *LEAVING) for side in ("before", "after")),
     *(f"commit:{name}" for name in TRANSACTIONS[1:]),
     "found:lock_due",
     "after:look",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tests.chaos import points
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
+from tests.chaos.faults.ledgers import entries
 from tests.chaos.fleet import BY_HAND, DRAIN, Fleet
 from tests.chaos.journal import read_journal
 from tests.chaos.member import Member
@@ -16,32 +17,45 @@ from tocsin.domain.run import POISONED_AFTER
 LATE: Final = frozenset({Excuse.LATE})
 SILENT: Final = frozenset({Excuse.LATE, Excuse.SILENT})
 BLIND: Final = frozenset({Excuse.LATE, Excuse.SILENT, Excuse.BLIND})
+POINTS_TRIED: Final = 4
 
 
 async def crash_at_point(fleet: Fleet, rng: Random) -> int:
-    """F1: a replica dies at a named point, once it has been there a few times; one that never comes there is killed.
+    """F1: a replica dies at a named point, once it has been there a few times; one that never comes there is
+    killed, and another point is tried.
 
     The points are taken in turn, from one that the seed picks, so that all are tried alike.
     """
+    for _ in range(POINTS_TRIED):
+        if await _crashes(fleet, rng):
+            return 1
+    raise DidNothing(f"none of {POINTS_TRIED} points was come by")
+
+
+async def _crashes(fleet: Fleet, rng: Random) -> bool:
     member = rng.choice(fleet.members)
     point = points.POINTS[fleet.taken("F1", rng) % len(points.POINTS)]
-    once = point.partition(":")[2] in ("register", "hold_lock")
+    statement = point.partition(":")[2]
+    once = statement in ("register", "hold_lock", *points.LEAVING)
     member.env["CHAOS_CRASH"] = f"{point}:{1 if once else rng.randrange(1, 4)}"
     try:
         await member.kill()
         member.spawn()
         # What is only done for a peer that has died needs one: another is killed in between.
-        if point.partition(":")[2] in ("sweep", "free_locks"):
+        if statement in ("sweep", "free_locks"):
             await fleet.until_value("SELECT count(*) > 2 FROM tocsin.leases l WHERE l.ended_at IS NULL", within=10)
             await fleet.restart(rng.choice([one for one in fleet.members if one is not member]), kill=True)
-        hit = await _dies(member, within=6)
+        if statement in points.LEAVING:
+            await member.until_logged("hub.ready")
+            member.send(signal.SIGTERM)
+        hit = await _dies(member, within=DRAIN + 10 if statement in points.LEAVING else 6)
         if not hit:
             await member.kill()
     finally:
         del member.env["CHAOS_CRASH"]
     fleet.journal.note("point", point=point, hit=hit)
     await fleet.start(member)
-    return int(hit)
+    return hit
 
 
 async def _dies(member: Member, *, within: float) -> bool:
@@ -65,28 +79,39 @@ async def kill_all(fleet: Fleet, rng: Random) -> int:
 
 async def kill_program(fleet: Fleet, rng: Random) -> int:
     """F3: kill -9 of a program that runs; its attempt fails, and a retry has a higher fence."""
-    program = await _running_program(fleet, seconds=2)
+    run_id, program = await _running_program(fleet, seconds=2)
     os.kill(program, signal.SIGKILL)
     fleet.journal.note("program", signal="SIGKILL", pid=program)
+    await fleet.until_value("SELECT fence > 1 FROM tocsin.runs WHERE id = $1::uuid", run_id, within=15)
     return 1
 
 
 async def freeze_program(fleet: Fleet, rng: Random) -> int:
     """F6: a program stands still for longer than the lease. Its hub renews, so nobody takes its run."""
-    program = await _running_program(fleet, seconds=2)
+    run_id, program = await _running_program(fleet, seconds=2)
     os.kill(program, signal.SIGSTOP)
     try:
         await fleet.for_a_while(fleet.lease * 1.3)
+        if await fleet.state_of(run_id) != "running":
+            raise DidNothing("the program had ended before it was stopped")
     finally:
         os.kill(program, signal.SIGCONT)
+    await _ends_under_its_first_fence(fleet, run_id, "a program that stood still")
     return 1
 
 
-async def _running_program(fleet: Fleet, *, seconds: float) -> int:
-    """The pid of a program that has just begun."""
+async def _ends_under_its_first_fence(fleet: Fleet, run_id: str, who: str) -> None:
+    await fleet.until_ended(run_id, within=fleet.lease * 4)
+    ended = await fleet.fetch("SELECT state, fence FROM tocsin.runs WHERE id = $1::uuid", run_id)
+    if ended[0] != {"state": "succeeded", "fence": 1}:
+        raise AssertionError(f"{who} cost its run its lease: {ended}")
+
+
+async def _running_program(fleet: Fleet, *, seconds: float) -> tuple[str, int]:
+    """A run whose program has just begun, and the program's pid."""
     run_id = await fleet.fire("by-hand-program", {"seconds": [seconds]})
     begun = await fleet.begun(run_id)
-    return int(begun["pid"])
+    return run_id, int(begun["pid"])
 
 
 async def poison_run(fleet: Fleet, rng: Random) -> int:
@@ -104,18 +129,34 @@ async def poison_run(fleet: Fleet, rng: Random) -> int:
         if not member.alive:
             deaths += 1
             await fleet.start(member)
+    (ended,) = await fleet.fetch("SELECT state, reason FROM tocsin.runs WHERE id = $1::uuid", run_id)
+    if ended != {"state": "failed", "reason": "poisoned"}:
+        raise AssertionError(f"a run that ended {deaths} processes is {ended}")
     return deaths
 
 
 async def freeze_beyond_lease(fleet: Fleet, rng: Random) -> int:
-    """F5: a replica with work in hand stands still for two to three leases, and goes on as if nothing had been."""
+    """F5: a replica with work in hand stands still for two to three leases, and goes on as if nothing had been.
+
+    Its settlements are refused: those of its runs that a peer has begun again, and those that are closed.
+    """
     member = rng.choice(fleet.living)
+
+    def refused() -> int:
+        return sum(one["pid"] == member.pid and not one["accepted"] for one in entries(fleet.ledgers, "ANSWER"))
+
+    before = refused()
     # Some of its runs are closed when it is found silent, others are begun again and still run when it wakes.
     await fleet.until_holding(member, seconds=fleet.lease * 3)
     async with fleet.frozen(member):
         await fleet.for_a_while(fleet.lease * rng.uniform(1.5, 3))
     await member.until_logged("replica.lost", within=10)
-    return 1
+
+    async def were_refused() -> bool:
+        return refused() > before
+
+    await fleet.until(were_refused, f"a settlement of {member.name} is refused", within=10)
+    return refused() - before
 
 
 async def freeze_all(fleet: Fleet, rng: Random) -> int:
@@ -151,10 +192,7 @@ async def stall_loop(fleet: Fleet, rng: Random) -> int:
     """F7: an agent keeps its replica's event loop busy for longer than the lease. The lease is renewed beside it."""
     run_id = await fleet.fire(BY_HAND, {"seconds": [fleet.lease * 1.5], "end": "stall"})
     await fleet.begun(run_id)
-    await fleet.until_ended(run_id, within=fleet.lease * 4)
-    ended = await fleet.fetch("SELECT state, fence FROM tocsin.runs WHERE id = $1::uuid", run_id)
-    if ended[0] != {"state": "succeeded", "fence": 1}:
-        raise AssertionError(f"a stalled loop cost its run its lease: {ended}")
+    await _ends_under_its_first_fence(fleet, run_id, "a stalled loop")
     return 1
 
 

@@ -2,17 +2,22 @@
 
 import asyncio
 import dataclasses
+from contextlib import suppress
 from datetime import timedelta
 from random import Random
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+import asyncpg
 
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
 from tests.chaos.fleet import Fleet
 from tocsin import at, every
+from tocsin.domain.errors import Conflict
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
 
 HERD: Final = 400
+DEADLOCKS: Final = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 LONG_AWAY: Final = 1_000
 
 POISONS: Final = {
@@ -29,21 +34,30 @@ POISONS: Final = {
 }
 """Schedules that no edge would take."""
 
+MISFITS: Final = {
+    "overlap": '{"overlap":"telepathy"}',
+    "number": '{"max_catch_up":"many"}',
+    "period": '{"grace":[]}',
+}
+"""The same of a policy."""
+
+IMPOSSIBLE: Final = ("NULL", "'20000-01-01'", "'0044-03-15 BC'", "'-infinity'")
+"""Cursors of an armed trigger that the table itself refuses."""
+
 
 async def poison_rows(fleet: Fleet, rng: Random) -> int:
     """F23: rows are written past the API. Each is quarantined, with a reason, and costs nobody else anything."""
-    names = rng.sample(sorted(POISONS), 4)
+    names = [*rng.sample(sorted(POISONS), 3), rng.choice(sorted(MISFITS))]
     ids = {name: uuid4() for name in names}
     fleet.journal.note("poison", ids=[str(one) for one in ids.values()])
     for name, one in ids.items():
-        await fleet.fetch(
-            "INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,"
-            " created_at, changed_at) SELECT $1, $2, 'scribe', $3::jsonb, t.policy, 'null', 'sql', 'armed', now(),"
-            " now(), now(), now() FROM tocsin.triggers t WHERE t.name = 'by-hand'",
-            one,
-            f"poison-{name}-{one}",
-            POISONS[name],
-        )
+        await _write(fleet, one, POISONS.get(name, _EVERY_FIVE), MISFITS.get(name, "{}"))
+    try:
+        await _write(fleet, uuid4(), _EVERY_FIVE, "{}", next_at=rng.choice(IMPOSSIBLE))
+    except asyncpg.CheckViolationError:
+        pass
+    else:
+        raise AssertionError("the table took a cursor that nobody can read")
     await fleet.until_value(
         "SELECT count(*) = $2 FROM tocsin.triggers t WHERE t.id = ANY ($1::uuid[]) AND t.status = 'broken'"
         " AND t.broken_reason <> ''",
@@ -51,13 +65,33 @@ async def poison_rows(fleet: Fleet, rng: Random) -> int:
         len(ids),
         within=15,
     )
+    for name, one in ids.items():
+        told = await fleet.control.trigger(f"poison-{one}")
+        if told["status"] != "broken" or not told["broken_reason"]:
+            raise AssertionError(f"the poison {name!r} is shown as {told}")
     return len(ids)
+
+
+_EVERY_FIVE: Final = '{"rules":[{"every_seconds":5}]}'
+
+
+async def _write(fleet: Fleet, key: UUID, schedule: str, policy: str, *, next_at: str = "now()") -> None:
+    await fleet.fetch(
+        "INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,"
+        " created_at, changed_at) SELECT $1, $2, 'scribe', $3::jsonb, t.policy || $4::jsonb, 'null', 'sql', 'armed',"
+        f" {next_at}, now(), now(), now() FROM tocsin.triggers t WHERE t.name = 'by-hand'",
+        key,
+        f"poison-{key}",
+        schedule,
+        policy,
+    )
 
 
 async def herd(fleet: Fleet, rng: Random) -> int:
     """F39: hundreds of triggers are due at one instant, and all of them have been decided soon after it."""
     now = await fleet.value("SELECT now()")
     due = (now + timedelta(seconds=4)).replace(microsecond=0)
+    deadlocks = await fleet.value(DEADLOCKS)
     mark = f"herd-{rng.randrange(10**9)}"
     await fleet.declare([_trigger(f"{mark}-{number}", schedule=at(due), agent="scribe") for number in range(HERD)])
     await fleet.until_value(
@@ -70,6 +104,10 @@ async def herd(fleet: Fleet, rng: Random) -> int:
         "SELECT count(*) FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id WHERE t.name LIKE $1 || '%'",
         mark,
     )
+    if begun != HERD:
+        raise AssertionError(f"of {HERD} triggers that were due at once {begun} had a run")
+    if await fleet.value(DEADLOCKS) != deadlocks:
+        raise AssertionError("a herd had the server end a deadlock")
     return int(begun)
 
 
@@ -132,7 +170,7 @@ async def race_with_tick(fleet: Fleet, rng: Random) -> int:
     for _ in range(5):
         await fleet.until_next_second(rng.uniform(-0.02, 0.02))
         acts = [_change(fleet, spec, rng) for spec in rng.sample(specs, 8)]
-        done += sum(not isinstance(one, BaseException) for one in await asyncio.gather(*acts, return_exceptions=True))
+        done += sum(await asyncio.gather(*acts))
     for spec in specs:
         if rng.random() < 0.5:
             await fleet.until_next_second(rng.uniform(-0.02, 0.02))
@@ -141,7 +179,15 @@ async def race_with_tick(fleet: Fleet, rng: Random) -> int:
     return done
 
 
-async def _change(fleet: Fleet, spec: TriggerSpec, rng: Random) -> None:
+async def _change(fleet: Fleet, spec: TriggerSpec, rng: Random) -> bool:
+    """Whether it was done. To resume what does not rest is refused."""
+    with suppress(Conflict):
+        await _changed(fleet, spec, rng)
+        return True
+    return False
+
+
+async def _changed(fleet: Fleet, spec: TriggerSpec, rng: Random) -> None:
     match rng.randrange(3):
         case 0:
             await asyncio.gather(fleet.control.pause(spec.name), fleet.control.pause(spec.name, reason="budget"))

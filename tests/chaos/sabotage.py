@@ -182,9 +182,9 @@ HOLES: Final[Mapping[str, Hole]] = {
         faults=["F5"],
     ),
     "cursor": Hole(
-        says="the planner's lock, and the compare-and-set of the cursor",
+        says="the planner's lock and its limit, and the compare-and-set of the cursor",
         caught_by="I3",
-        install=_statements(holes.unlocked),
+        install=_statements(holes.unlimited),
         # A planner that stood still must not put the cursor where it saw it last.
         faults=["F5b"],
     ),

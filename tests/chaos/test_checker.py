@@ -76,6 +76,18 @@ def two_attempts_of_one_scope(story: Story) -> None:
     story.renew_all(43)
 
 
+def two_attempts_of_one_key(story: Story) -> None:
+    story.agents = [{"name": "scribe", "concurrency": 1, "concurrency_key": "room.number"}]
+    story.whole(2, 30)
+    for number in (3, 4):
+        run_id = story.plan(number, 40, kind="manual", scope=None, input={"room": {"number": 7}})
+        story.claim(run_id, 40.1)
+    for number in (3, 4):
+        story.settle(an_id(1_000 + number), 41)
+    story.whole(5, 40)
+    story.renew_all(43)
+
+
 def a_verdict_on_the_living(story: Story) -> None:
     run_id = story.plan(2, 30)
     story.renew(HOLDER, 29.9)
@@ -107,6 +119,16 @@ def more_attempts_than_allowed(story: Story) -> None:
     story.claim(run_id, 30.02)
     story.settle(run_id, 30.5, attempt=4)
     story.renew_all(32)
+
+
+def a_run_that_is_lost_three_times_and_not_poisoned(story: Story) -> None:
+    run_id = story.plan(2, 30)
+    story.event("spawn", 30, replica="r43", pid=43)
+    for loss in range(3):
+        story.claim(run_id, 30.02 + loss)
+        story.renew(HOLDER, 30.5 + loss, ended="lost")
+        story.sweep(run_id, 30.51 + loss, reason="lost", state="queued" if loss < 2 else "failed")
+    story.renew_all(34)
 
 
 def a_poison_that_is_not_set_aside(story: Story) -> None:
@@ -177,8 +199,28 @@ def a_commit_that_was_seen_and_is_gone(story: Story) -> None:
     story.seen.add((an_id(1_001), 4, "succeeded"))
 
 
+def a_deletion_that_is_lost(story: Story) -> None:
+    story.calls.append({"at": instant(12), "op": "delete", "trigger": "tick", "ok": True})
+
+
+def a_pause_that_is_lost(story: Story) -> None:
+    for second, op in ((12, "pause"), (13, "resume"), (14, "pause")):
+        story.calls.append({"at": instant(second), "op": op, "trigger": "tick", "version": 1, "ok": True})
+
+
 def a_run_that_waits_for_nothing(story: Story) -> None:
     story.plan(2, 30, kind="manual")
+    for number in (3, 4):
+        story.whole(number, 10 * number)
+    story.renew_all(45)
+
+
+def a_limit_that_nobody_reaches_and_a_run_that_waits(story: Story) -> None:
+    """A permit was lost with its holder: the agent's three are held by two."""
+    story.agents = [{"name": "scribe", "concurrency": 3, "concurrency_key": None}]
+    story.plan(2, 30, kind="manual", scope=None)
+    for number in (6, 7):
+        story.claim(story.plan(number, 30, kind="manual", scope=None), 30.1)
     for number in (3, 4):
         story.whole(number, 10 * number)
     story.renew_all(45)
@@ -211,16 +253,26 @@ LIES: dict[str, list[Callable[[Story], None]]] = {
     "I3": [an_instant_that_nobody_decided, an_instant_that_was_missed_in_time],
     "I4": [a_result_of_a_former_holder, an_attempt_that_began_twice],
     "I5": [a_claim_after_sigterm, a_run_taken_from_one_who_drains],
-    "I6": [two_attempts_of_one_scope],
+    "I6": [two_attempts_of_one_scope, two_attempts_of_one_key],
     "I7": [a_verdict_on_the_living, a_verdict_of_the_blind, a_death_that_nobody_noticed],
-    "I8": [more_attempts_than_allowed],
+    "I8": [more_attempts_than_allowed, a_run_that_is_lost_three_times_and_not_poisoned],
     "I9": [a_poison_that_is_not_set_aside, a_decision_that_came_late],
     "I10": [more_caught_up_than_the_policy_keeps],
     "I14": [a_run_before_its_instant],
     "I15": [a_run_of_a_paused_trigger, an_account_that_was_taken_back],
     "I16": [an_end_without_a_transition, a_gap_in_the_trail],
-    "I17": [an_answered_fire_that_is_lost, one_key_with_two_runs, a_commit_that_was_seen_and_is_gone],
-    "I18": [a_run_that_waits_for_nothing, a_session_that_idles_in_transaction],
+    "I17": [
+        an_answered_fire_that_is_lost,
+        one_key_with_two_runs,
+        a_commit_that_was_seen_and_is_gone,
+        a_deletion_that_is_lost,
+        a_pause_that_is_lost,
+    ],
+    "I18": [
+        a_run_that_waits_for_nothing,
+        a_limit_that_nobody_reaches_and_a_run_that_waits,
+        a_session_that_idles_in_transaction,
+    ],
     "I20": [too_many_sessions, files_that_are_never_closed, dead_rows_that_nobody_removes],
 }
 
@@ -253,3 +305,39 @@ def test_a_history_that_violates_one_invariant_is_caught_by_it_alone(
     logs = story.logs(last(story))
     violations = check(logs)
     assert set(caught(violations)) == {invariant}, report(logs, violations)
+
+
+def test_a_pause_without_an_answer_may_have_been_done_or_not() -> None:
+    story = a_story()
+    a_pause_that_is_lost(story)
+    story.calls.append({"at": instant(15), "op": "resume", "trigger": "tick", "ok": False})
+    assert check(story.logs(last(story))) == []
+
+
+def test_a_limit_that_was_reached_a_moment_ago_excuses_who_waits() -> None:
+    story = a_story()
+    a_limit_that_nobody_reaches_and_a_run_that_waits(story)
+    story.settle(an_id(1_007), 45)
+    assert check(story.logs(45.3)) == []
+
+
+@pytest.mark.parametrize(
+    ("lie", "since", "until"),
+    [(an_instant_that_nobody_decided, 28, 42), (a_verdict_on_the_living, 29, 33), (too_many_sessions, 18, 22)],
+)
+def test_a_report_shows_the_rows_and_the_smallest_window_around_them(
+    lie: Callable[[Story], None], since: float, until: float
+) -> None:
+    story = a_story()
+    lie(story)
+    for second in range(60):
+        story.event("on", second, fault="F0", number=second)
+    logs = story.logs(last(story))
+    violation = check(logs)[0]
+    told = report(logs, [violation]).splitlines()
+    rows = str(violation).splitlines()
+    assert told[: len(rows)] == rows
+    shown = [line.split()[0] for line in told if "fault=F0" in line]
+    assert shown
+    assert f"{instant(since):%H:%M:%S.%f}" <= min(shown)
+    assert max(shown) <= f"{instant(until):%H:%M:%S.%f}"

@@ -31,7 +31,7 @@ from tocsin.store.database import Database
 from tocsin.store.migrate import migrate
 
 TRIGGERS = 25
-LATEST = 10.0
+LATEST = 10.0 * float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
 """Seconds within which runs begin again after a promotion."""
 
 PATIENCE = 60 * float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))

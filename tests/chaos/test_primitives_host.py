@@ -158,7 +158,7 @@ async def test_a_hoard_leaves_nobody_a_session() -> None:
                 assert len(hoard.sessions) == 9
                 with pytest.raises(asyncpg.TooManyConnectionsError):
                     await asyncpg.connect(server.dsn)
-                assert await hoard.end("victim") == 1
+                assert await hoard.end("a.application_name = 'victim'") == 1
                 assert len(hoard.sessions) == 10
                 with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
                     await victim.fetchval("SELECT 1")

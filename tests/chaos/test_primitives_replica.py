@@ -18,7 +18,7 @@ from tests.chaos.faults.ledgers import entries
 from tests.chaos.faults.namespaces import MISSING as NO_NETWORK
 from tests.chaos.faults.namespaces import Partition, can_partition
 from tests.chaos.faults.proxy import Proxy
-from tests.chaos.faults.releases import another_tzdata
+from tests.chaos.faults.releases import PACKAGE, another_tzdata
 from tests.chaos.fleet import LEASE, Fleet
 from tests.chaos.member import Member
 from tests.engine.building import eventually
@@ -184,10 +184,14 @@ async def test_replicas_with_zones_of_two_releases_decide_each_instant_once(tmp_
         fleet.members[1].env["PYTHONPATH"] = f"{other}:{fleet.members[1].root}"
         halves = {f"half{n}": cron(f"* {30 * n}-{30 * n + 29} * * * *", "Asia/Kolkata") for n in range(2)}
         await declare(fleet, {**halves, "ticks": every(1)}, overlap="allow")
-        await fleet.start()
+        for member in fleet.members:
+            await fleet.start(member)
         for member in fleet.members:
             await goes_on(fleet, member, 3)
         await fleet.until_value("SELECT count(*) >= 10 FROM tocsin.runs", within=30)
+        (told,) = fleet.members[1].logged("zones.differ")
+        assert told["ours"] == PACKAGE
+        assert told["theirs"] != PACKAGE
         await member_stops(fleet)
         twice = (
             "SELECT trigger_id, nominal_at FROM tocsin.runs WHERE kind = 'schedule' GROUP BY 1, 2 HAVING count(*) > 1"

@@ -69,7 +69,7 @@ def _account(
         yield Violation("I3", f"{name} ran at {at}, when it was not due", [r for r in runs if r["nominal_at"] == at])
     silent = [at for at in sorted(due - ran) if not any(s["first_at"] <= at <= s["last_at"] for s in skips)]
     for at in silent:
-        yield Violation("I3", f"{name} was due at {at}, which became neither a run nor a skip", [trigger])
+        yield Violation("I3", f"{name} was due at {at}, which became neither a run nor a skip", [trigger], at)
     counted = sum(skip["count"] for skip in skips)
     if not silent and ran <= due and len(runs) + counted != len(due):
         message = f"{name}: {len(runs)} runs and {counted} skipped are not {len(due)} occurrences"
@@ -100,7 +100,8 @@ def _cursor_never_back(history: History) -> Iterator[Violation]:
         key = (seen.trigger_id, seen.version)
         if seen.next_at < last.get(key, seen.next_at):
             name = names.get(seen.trigger_id, seen.trigger_id)
-            yield Violation("I3", f"the cursor of {name} went back from {last[key]} to {seen.next_at} at {seen.at}", [])
+            message = f"the cursor of {name} went back from {last[key]} to {seen.next_at} at {seen.at}"
+            yield Violation("I3", message, [{"id": seen.trigger_id}], seen.at)
         last[key] = seen.next_at
 
 

@@ -13,6 +13,7 @@ I14 nothing begins before its effective instant
 I16 every transition is an edge, in a sequence without a gap, with an actor
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -111,19 +112,28 @@ def i6_overlap(history: History) -> Iterator[Violation]:
     trails = history.trail()
     limits = {row["name"]: (row["concurrency"], row["concurrency_key"]) for row in history.agents}
     scopes: dict[str, list[_Held]] = {}
-    permits: dict[str, list[_Held]] = {}
+    permits: dict[tuple[str, str], list[_Held]] = {}
     begun = {(one.run_id, one.fence): one.at for one in history.ledger.begun}
     for run in history.runs:
         held = list(_held(run, trails.get(run["id"], []), history, begun))
         if run["scope"] is not None:
             scopes.setdefault(run["scope"], []).extend(held)
         limit, key = limits.get(run["agent"], (None, None))
-        if limit is not None and key is None:
-            permits.setdefault(run["agent"], []).extend(held)
+        if limit is not None:
+            permits.setdefault((run["agent"], limit_key(run, key)), []).extend(held)
     for scope, held in scopes.items():
         yield from _at_most(1, f"scope {scope}", held)
-    for agent, held in permits.items():
-        yield from _at_most(limits[agent][0], f"agent {agent}", held)
+    for (agent, value), held in permits.items():
+        yield from _at_most(limits[agent][0], f"agent {agent} {value}".rstrip(), held)
+
+
+def limit_key(run: Row, path: str | None) -> str:
+    """By what of its input a run counts towards its agent's limit; "" where all runs count together."""
+    found = run.get("input") if path is not None else None
+    found = json.loads(found) if isinstance(found, str) else found
+    for name in (path or "").split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return "" if found is None else str(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,9 @@ def i8_bounded_attempts(history: History) -> Iterator[Violation]:
             yield Violation("I8", f"run {run['id']} had more than {run['max_attempts']} attempts", [run, *trail])
         if lost > POISONED_AFTER:
             yield Violation("I8", f"run {run['id']} was lost {lost} times and begun again", [run, *trail])
+        if lost == POISONED_AFTER and (run["state"], run["reason"]) != ("failed", "poisoned"):
+            message = f"run {run['id']} was lost {lost} times and is {run['state']} ({run['reason']}), not poisoned"
+            yield Violation("I8", message, [run, *trail])
 
 
 def i9_isolation(history: History) -> Iterator[Violation]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 SHOWN: Final = 4
@@ -14,11 +15,18 @@ _TELLING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """invariant: its id; rows: the offending ones, as few as show it."""
+    """invariant: its id; rows: the offending ones, as few as show it; at: when, if no row says so in its ``at``."""
 
     invariant: str
     message: str
     rows: Sequence[Mapping[str, Any]]
+    at: datetime | None = None
+
+    @property
+    def instants(self) -> list[datetime]:
+        """When it happened, as far as that is told."""
+        told = [row["at"] for row in self.rows if isinstance(row.get("at"), datetime)]
+        return told if self.at is None else [*told, self.at]
 
     def __str__(self) -> str:
         shown = [

@@ -64,7 +64,8 @@ async def skew(fleet: Fleet, rng: Random) -> int:
     clock.step(rng.choice([HOUR, -HOUR, 300]))
     async with moved(fleet, [member], env=clock.env):
         await fleet.for_a_while(3)
-        for seconds in rng.sample([HOUR, -HOUR, 300, 0, -5], 3):
+        # Both hours are among the steps: in the log the hour changes, whatever it is now.
+        for seconds in rng.sample([HOUR, -HOUR, rng.choice([300, 0, -5])], 3):
             clock.step(seconds)
             await fleet.for_a_while(2)
         began = member.logged("run.started")
@@ -77,3 +78,4 @@ async def skew(fleet: Fleet, rng: Random) -> int:
 
 
 FAULTS: Catalogue = {"F16": lambda: Simple("F16", skew, excuses=frozenset({Excuse.LATE}))} if library() else {}
+ABSENT: Final = {} if library() else {"F16": MISSING}

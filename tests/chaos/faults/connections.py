@@ -1,9 +1,13 @@
 """F14: the server has no session left to give."""
 
+import asyncio
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from random import Random
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 
@@ -30,10 +34,10 @@ class Hoard:
             except asyncpg.TooManyConnectionsError:
                 return
 
-    async def end(self, like: str) -> int:
-        """Sessions of this name are ended, and their places are ours; how many."""
+    async def end(self, where: str) -> int:
+        """Sessions of which this is true are ended, and their places are ours; how many."""
         ended = await self.sessions[0].fetchval(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE $1", like
+            f"SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a WHERE {where}"
         )
         await self.fill()
         return int(ended)
@@ -54,15 +58,43 @@ async def hoarded(dsn: str) -> AsyncIterator[Hoard]:
         hoard.drop()
 
 
+POOL: Final = (
+    "a.application_name = 'tocsin' AND a.pid NOT IN (SELECT k.pid FROM pg_locks k WHERE k.locktype = 'advisory')"
+)
+LISTENERS: Final = "a.application_name = 'tocsin-listen'"
+EVERYBODY: Final = "a.application_name LIKE 'tocsin%'"
+
+
 async def exhaust(fleet: Fleet, rng: Random) -> int:
-    """F14: every session is taken; then some of the replicas' are ended too, and they get no others."""
+    """F14: every session is taken; then some of the replicas' are ended too, and they get no others.
+
+    Leases are renewed on sessions of their own, and the health listener says what is the matter.
+    """
+    which = rng.choice([POOL, LISTENERS, EVERYBODY])
+    lost = fleet.leases_lost()
     async with hoarded(fleet.postgres.dsn) as hoard:
         await fleet.for_a_while(2)
-        ended = await hoard.end(rng.choice(["tocsin", "tocsin-listen", "tocsin%"]))
+        ended = await hoard.end(which)
         await fleet.for_a_while(fleet.lease * rng.uniform(0.5, 1.5))
+        if which != EVERYBODY and fleet.leases_lost() != lost:
+            raise AssertionError("a replica lost its lease for want of sessions that are not the lease's")
+        for member in fleet.living:
+            url = str((await member.until_logged("hub.ready"))["url"])
+            await asyncio.to_thread(_answer, f"{url}/readyz")
         if not ended:
             raise DidNothing("no session of a replica was ended")
     return ended
+
+
+def _answer(url: str) -> int:
+    """What is answered, 200 or 503. Raises: OSError, when nothing is within ten seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refusal:
+        if refusal.code != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return refusal.code
 
 
 FAULTS: Catalogue = {

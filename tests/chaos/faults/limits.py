@@ -9,8 +9,8 @@ from random import Random
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
-from tests.chaos.fleet import Fleet
+from tests.chaos.fault import Catalogue, Excuse, Simple
+from tests.chaos.fleet import BY_HAND, Fleet
 
 BROKEN: Final = frozenset({Excuse.LATE, Excuse.SILENT, Excuse.BLIND})
 OURS: Final = "application_name LIKE 'tocsin%'"
@@ -32,8 +32,16 @@ async def starve(fleet: Fleet, rng: Random) -> int:
     member = rng.choice(fleet.living)
     pid = member.pid
     resource.prlimit(pid, resource.RLIMIT_AS, (size(pid) + SPARE, resource.RLIM_INFINITY))
-    with suppress(TimeoutError):
-        await member.gone(within=6)
+
+    async def starves() -> bool:
+        if member.alive and not member.said("MemoryError"):
+            await fleet.control.fire(BY_HAND, input={"seconds": [0.0], "end": "hungry"})
+            return False
+        return True
+
+    await fleet.until(starves, f"{member.name} gets no more memory", within=20)
+    # Whatever of it goes on without memory may not hold anybody up.
+    await fleet.for_a_while(rng.uniform(0, fleet.lease))
     await member.kill()
     await fleet.start(member)
     return 1
@@ -45,13 +53,18 @@ async def no_descriptors(fleet: Fleet, rng: Random) -> int:
     pid = member.pid
     url = urlsplit(str((await member.until_logged("hub.ready"))["url"]))
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid) + 2, limits[1]))
+    most = descriptors(pid) + 2
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, limits[1]))
     callers: list[asyncio.StreamWriter] = []
+
+    async def none_is_left() -> bool:
+        return descriptors(pid) >= most
+
     try:
         for _ in range(20):
             with suppress(OSError):
                 callers.append((await asyncio.open_connection(url.hostname, url.port))[1])
-        full = descriptors(pid)
+        await fleet.until(none_is_left, f"{member.name} has used up its descriptors", within=10)
         # Over a Unix socket nobody can tell whose they are, so it is everybody's.
         await fleet.value(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OURS}")
         await fleet.for_a_while(fleet.lease * rng.uniform(0.3, 1.3))
@@ -60,8 +73,6 @@ async def no_descriptors(fleet: Fleet, rng: Random) -> int:
             caller.transport.abort()
         with suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-    if len(callers) < 3 or not full:
-        raise DidNothing("nobody took the descriptors")
     if not member.alive:
         raise AssertionError(f"{member.name} died for want of a descriptor: {member.tail()}")
     return 1

@@ -95,7 +95,7 @@ async def through_pooler(fleet: Fleet, rng: Random) -> int:
 
 
 async def _begun(fleet: Fleet) -> int:
-    return int(await fleet.value("SELECT count(*) FROM tocsin.transitions WHERE to_state = 'running'"))
+    return int(await fleet.value("SELECT coalesce(sum(fence), 0) FROM tocsin.runs"))
 
 
 def _without_prepared_statements() -> str:
@@ -119,3 +119,4 @@ FAULTS: Catalogue = (
     if PGBOUNCER
     else {}
 )
+ABSENT: Final = {} if PGBOUNCER else {"F15": MISSING}

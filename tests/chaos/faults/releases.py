@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 VERSION: Final = "2099z"
+PACKAGE: Final = "2099.26"
 
 
 def another_tzdata(directory: Path, *, zones: dict[str, str]) -> Path:
@@ -18,5 +19,8 @@ def another_tzdata(directory: Path, *, zones: dict[str, str]) -> Path:
     for zone, rules in zones.items():
         shutil.copyfile(package / "zoneinfo" / rules, package / "zoneinfo" / zone)
     init = package / "__init__.py"
-    init.write_text(f'__version__ = "2099.26"\nIANA_VERSION = "{VERSION}"\n')
+    init.write_text(f'__version__ = "{PACKAGE}"\nIANA_VERSION = "{VERSION}"\n')
+    about = directory / f"tzdata-{PACKAGE}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tzdata\nVersion: {PACKAGE}\n")
     return directory

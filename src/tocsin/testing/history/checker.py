@@ -13,7 +13,7 @@ from tocsin.testing import accounts, invariants
 from tocsin.testing.history import History
 from tocsin.testing.history.holding import i2_one_answer, i4_begun_once, i5_drain, i7_detection
 from tocsin.testing.history.limits import i9_not_delayed, i10_bounded_recovery, i20_resources
-from tocsin.testing.history.logs import Logs
+from tocsin.testing.history.logs import Change, Logs
 from tocsin.testing.history.standing import (
     i0_cursors,
     i3_nothing_missed_in_time,
@@ -58,6 +58,7 @@ DECIDED: Final = sorted(OF_ROWS.keys() | OF_LOGS.keys(), key=lambda name: int(na
 """The ids of all invariants that are decided here."""
 
 SHOWN: Final = 3
+LINES: Final = 40
 AROUND: Final = timedelta(seconds=2)
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -83,7 +84,8 @@ def report(logs: Logs, violations: Sequence[Violation]) -> str:
 
 
 def window(logs: Logs, violation: Violation) -> list[str]:
-    """All four logs, from the first to the last thing that bears on the offending rows, in order."""
+    """All four logs, in order: what bears on the offending rows from the first instant that the violation names
+    to the last, or from end to end if it names none; and what was done to whom meanwhile."""
     ids = set(_UUID.findall(violation.message))
     for row in violation.rows:
         ids |= {str(row[key]) for key in ("run_id", "holder", "run") if row.get(key) is not None}
@@ -93,18 +95,26 @@ def window(logs: Logs, violation: Violation) -> list[str]:
     about += [(entry["at"], _told(entry["what"], entry)) for entry in logs.entries if entry.get("run") in ids]
     about += [(call["at"], _told("call", call)) for call in logs.calls if call.get("run") in ids]
     if not about:
-        about = [(change.at, _told(change.table, change.row)) for change in logs.audit if change.row.get("id") in ids]
-    if not about:
+        names = {row.get("name", row.get("trigger")) for row in violation.rows}
+        about = [(change.at, _told(change.table, change.row)) for change in logs.audit if _is_of(change, ids)]
+        about += [(call["at"], _told("call", call)) for call in logs.calls if call["trigger"] in names]
+    instants = violation.instants or [at for at, _ in about]
+    if not instants:
         return []
-    since, until = min(at for at, _ in about) - AROUND, max(at for at, _ in about) + AROUND
     about += [
-        (change.at, _told("lease", change.row))
-        for change in logs.changes("leases")
-        if change.row["holder"] in ids and since <= change.at <= until
+        (change.at, _told("lease", change.row)) for change in logs.changes("leases") if change.row["holder"] in ids
     ]
-    about += [(event["at"], _told(event["what"], event)) for event in logs.events if since <= event["at"] <= until]
-    lines = [f"{at:%H:%M:%S.%f} {text}" for at, text in sorted(about)]
-    return lines if len(lines) <= 40 else [*lines[:20], f"… {len(lines) - 40} more …", *lines[-20:]]
+    about += [(event["at"], _told(event["what"], event)) for event in logs.events]
+    since, until = min(instants) - AROUND, max(instants) + AROUND
+    inside = [(at, text) for at, text in about if since <= at <= until]
+    # Of too many lines those are told that are nearest to what happened.
+    inside.sort(key=lambda line: min(abs(line[0] - at) for at in instants))
+    lines = [f"{at:%H:%M:%S.%f} {text}" for at, text in sorted(inside[:LINES])]
+    return lines if len(inside) <= LINES else [*lines, f"… {len(inside) - LINES} more …"]
+
+
+def _is_of(change: Change, ids: set[str]) -> bool:
+    return str(change.row.get("id")) in ids or str(change.row.get("trigger_id")) in ids
 
 
 _FIELDS: Final = (

@@ -37,7 +37,7 @@ def i4_begun_once(logs: Logs) -> Iterator[Violation]:
         claimed = change.after["state"] == "running" and change.before["state"] == "queued"
         if raised != int(claimed):
             message = f"run {change.row['id']}: its fence went from {change.before['fence']} by {raised}"
-            yield Violation("I4", message, [change.before, change.after])
+            yield Violation("I4", message, [change.before, change.after], change.at)
 
 
 def i5_drain(logs: Logs) -> Iterator[Violation]:
@@ -56,7 +56,7 @@ def i5_drain(logs: Logs) -> Iterator[Violation]:
         yield from _late_claims(logs, pid, mark)
         # Agents that will not stop get five seconds, the last ends ten, the keeper and the doors one each.
         if life.until - mark > logs.bounds.drain + timedelta(seconds=18):
-            yield Violation("I5", f"process {pid} took {life.until - mark} to drain", [])
+            yield Violation("I5", f"process {pid} took {life.until - mark} to drain", [], life.until)
         if logs.codes.get(pid) in _GRACEFUL:
             yield from _taken_while_draining(logs, pid, mark)
 
@@ -67,7 +67,8 @@ def _late_claims(logs: Logs, pid: int, mark: datetime) -> Iterator[Violation]:
         if after is None or after["state"] != "running" or not change.moved("state"):
             continue
         if logs.pids.get(after["holder"]) == pid and change.began > mark + logs.bounds.busy:
-            yield Violation("I5", f"process {pid} claimed {change.began - mark} after it was asked to leave", [after])
+            message = f"process {pid} claimed {change.began - mark} after it was asked to leave"
+            yield Violation("I5", message, [after], change.at)
 
 
 def _taken_while_draining(logs: Logs, pid: int, mark: datetime) -> Iterator[Violation]:
@@ -77,7 +78,7 @@ def _taken_while_draining(logs: Logs, pid: int, mark: datetime) -> Iterator[Viol
             continue
         if logs.pids.get(before["holder"]) == pid and after["reason"] in _LOST and change.at > mark:
             message = f"run {after['id']} was taken from process {pid}, which was draining and left in order"
-            yield Violation("I5", message, [before, after])
+            yield Violation("I5", message, [before, after], change.at)
 
 
 def i7_detection(logs: Logs) -> Iterator[Violation]:
@@ -121,12 +122,13 @@ def _verdict(logs: Logs, change: Change, holder: str) -> Iterator[Violation]:
     if lease is not None and lease.row["ended_at"] is not None:
         return  # the verdict was spoken before; this is the rest of its runs
     if lease is not None and lease.row["expires_at"] > change.began + noise:
-        yield Violation("I7", f"{run} was taken from a living holder whose lease had not run out", [lease.row])
+        message = f"{run} was taken from a living holder whose lease had not run out"
+        yield Violation("I7", message, [lease.row], change.at)
         return
     blind = _blind_until(logs, change)
     if blind is not None and change.at < blind + logs.bounds.lease - logs.bounds.busy:
         message = f"{run} was taken from a living holder {change.at - blind} after the judge itself could not see"
-        yield Violation("I7", message, [change.row])
+        yield Violation("I7", message, [change.row], change.at)
 
 
 def _blind_until(logs: Logs, change: Change) -> datetime | None:

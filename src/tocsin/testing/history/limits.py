@@ -34,7 +34,7 @@ def i9_not_delayed(logs: Logs) -> Iterator[Violation]:
             continue
         if any(window.since <= change.at and row["effective_at"] <= window.until for window in late):
             continue
-        yield Violation("I9", f"{_name(logs, row)} was decided {lag} after it was due", [row])
+        yield Violation("I9", f"{_name(logs, row)} was decided {lag} after it was due", [row], change.at)
 
 
 def i10_bounded_recovery(logs: Logs) -> Iterator[Violation]:
@@ -75,9 +75,8 @@ def _late_share(logs: Logs) -> Iterator[Violation]:
             ends = [end for end in ends if end > since]
             ends.append(until)
             if len(ends) > most:
-                yield Violation(
-                    "I10", f"holder {holder} had {len(ends)} late runs in hand, at most {most} may be", [row]
-                )
+                message = f"holder {holder} had {len(ends)} late runs in hand, at most {most} may be"
+                yield Violation("I10", message, [row], since)
 
 
 def _late_attempts(logs: Logs) -> dict[tuple[str, str], list[tuple[datetime, datetime, Row]]]:
@@ -106,15 +105,15 @@ def _late_attempts(logs: Logs) -> dict[tuple[str, str], list[tuple[datetime, dat
 
 def i20_resources(logs: Logs) -> Iterator[Violation]:
     """Sessions are no more than configured; files, tasks' memory and dead rows do not grow."""
-    sessions: dict[int, int] = {}
+    sessions: dict[int, tuple[int, datetime]] = {}
     for sample in logs.samples:
         living = sum(life.holds(sample["at"]) for life in logs.lives.values())
         allowed = logs.bounds.connections * max(1, living)
         settled = not logs.excused("late", sample["at"], after=logs.bounds.heal)
         if settled and sample["connections"] > allowed:
-            sessions[sample["connections"]] = allowed
-    for count, allowed in sorted(sessions.items())[-1:]:
-        yield Violation("I20", f"{count} sessions of the hub were open, at most {allowed} may be", [])
+            sessions[sample["connections"]] = (allowed, sample["at"])
+    for count, (allowed, at) in sorted(sessions.items())[-1:]:
+        yield Violation("I20", f"{count} sessions of the hub were open, at most {allowed} may be", [], at)
     for pid, life in logs.lives.items():
         mine = [sample["processes"][str(pid)] for sample in logs.samples if str(pid) in sample["processes"]]
         if len(mine) >= 30 and life.holds(logs.until):

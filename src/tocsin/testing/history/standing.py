@@ -1,12 +1,15 @@
 """What is promised of what stands: I0 instants, I3 windows, I15 edits, I16 trails, I17 durability, I18 convergence."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from tocsin.testing.history import Declared, Row
 from tocsin.testing.history.logs import Change, Logs, read_policy
 from tocsin.testing.history.tables import declared
+from tocsin.testing.invariants import limit_key
 from tocsin.testing.occurrences import enumerate_schedule
 from tocsin.testing.violation import Violation
 
@@ -18,6 +21,13 @@ _LEAST_WINDOW = timedelta(seconds=60)
 
 _MARGIN = timedelta(seconds=3)
 """Jitter moves the window's edge."""
+
+_STANDING: Final[Mapping[str, Callable[[Row], bool]]] = {
+    "pause": lambda trigger: "user" in trigger["paused"],
+    "resume": lambda trigger: not trigger["paused"],
+    "delete": lambda trigger: trigger["status"] == "deleted",
+}
+"""What a call leaves a trigger as, until the next."""
 
 
 def i0_cursors(logs: Logs) -> Iterator[Violation]:
@@ -35,7 +45,8 @@ def i0_cursors(logs: Logs) -> Iterator[Violation]:
         if known is None or row["next_at"] > logs.until + _REACH:
             continue
         if not any(row["next_at"] in due for _, due in known):
-            yield Violation("I0", f"{row['name']} is to fire at {row['next_at']}, which no reading of it says", [row])
+            message = f"{row['name']} is to fire at {row['next_at']}, which no reading of it says"
+            yield Violation("I0", message, [row], change.at)
 
 
 def i3_nothing_missed_in_time(logs: Logs) -> Iterator[Violation]:
@@ -59,7 +70,7 @@ def i3_nothing_missed_in_time(logs: Logs) -> Iterator[Violation]:
         kept = younger is not None and younger > row["last_at"]
         if policy["catch_up"] == "all" or (policy["catch_up"] == "latest" and not kept):
             message = f"{trigger['name']} missed {row['last_at']} at {change.began}, within its window of {window}"
-            yield Violation("I3", message, [row])
+            yield Violation("I3", message, [row, trigger], change.at)
 
 
 def i15_non_retroactive(logs: Logs) -> Iterator[Violation]:
@@ -72,7 +83,7 @@ def i15_non_retroactive(logs: Logs) -> Iterator[Violation]:
         elif change.table == "runs" and change.before is None and row["kind"] == "schedule":
             yield from _begotten(stands.get(row["trigger_id"]), change)
         elif change.table == "runs" and change.after is None:
-            yield Violation("I15", f"run {row['id']} was decided, and is gone", [row])
+            yield Violation("I15", f"run {row['id']} was decided, and is gone", [row], change.at)
         elif change.table == "skips" and change.before is not None:
             yield from _taken_back(change)
 
@@ -82,12 +93,16 @@ def _begotten(trigger: Change | None, run: Change) -> Iterator[Violation]:
         return  # in one transaction: the order of its rows says nothing
     state, row = trigger.row, run.row
     if state["status"] == "deleted":
-        yield Violation("I15", f"{state['name']} was deleted, and had a run at {row['nominal_at']}", [state, row])
+        yield Violation(
+            "I15", f"{state['name']} was deleted, and had a run at {row['nominal_at']}", [state, row], run.at
+        )
     elif state["paused"]:
-        yield Violation("I15", f"{state['name']} was paused, and had a run at {row['nominal_at']}", [state, row])
+        yield Violation(
+            "I15", f"{state['name']} was paused, and had a run at {row['nominal_at']}", [state, row], run.at
+        )
     elif row["trigger_version"] != state["version"]:
         message = f"{state['name']} is at version {state['version']}, and had a run of {row['trigger_version']}"
-        yield Violation("I15", message, [state, row])
+        yield Violation("I15", message, [state, row], run.at)
 
 
 def _taken_back(change: Change) -> Iterator[Violation]:
@@ -96,7 +111,7 @@ def _taken_back(change: Change) -> Iterator[Violation]:
     assert before is not None  # the caller has looked
     left = change.after["count"] if change.after is not None else 0
     if left < before["count"] - 1 or (left < before["count"] and before["reason"] != "paused"):
-        yield Violation("I15", f"{before['count'] - left} skips that were decided are gone", [before])
+        yield Violation("I15", f"{before['count'] - left} skips that were decided are gone", [before], change.at)
 
 
 def i16_trail_matches(logs: Logs) -> Iterator[Violation]:
@@ -110,7 +125,7 @@ def i16_trail_matches(logs: Logs) -> Iterator[Violation]:
         noted = trail.get((row["id"], row["seq"]))
         if noted is None or noted["to_state"] != row["state"] or noted["fence"] != row["fence"]:
             message = f"run {row['id']} became {row['state']} under {row['fence']}, and its trail does not say so"
-            yield Violation("I16", message, [row, *([noted] if noted else [])])
+            yield Violation("I16", message, [row, *([noted] if noted else [])], change.at)
 
 
 def i17_durable(logs: Logs) -> Iterator[Violation]:
@@ -127,10 +142,26 @@ def i17_durable(logs: Logs) -> Iterator[Violation]:
         if call["op"] == "fire":
             yield from _fired(call, runs, keys)
         elif (trigger := triggers.get(call["trigger"])) is None or trigger["version"] < call.get("version", 0):
-            yield Violation("I17", f"{call['op']} of {call['trigger']} was answered at {call['at']}, and is lost", [])
+            yield Violation(
+                "I17", f"{call['op']} of {call['trigger']} was answered at {call['at']}, and is lost", [call]
+            )
+    yield from _left_as_answered(logs, triggers)
     for entry in logs.entries:
         if entry["what"] == "ANSWER" and entry["accepted"] and entry["run"] not in runs:
             yield Violation("I17", f"the end of run {entry['run']} was accepted, and the run is lost", [entry])
+
+
+def _left_as_answered(logs: Logs, triggers: dict[str, Row]) -> Iterator[Violation]:
+    """A trigger is deleted, paused or not, as its last call was answered. One without an answer may be either."""
+    last: dict[str, Row] = {}
+    for call in logs.calls:
+        if call["op"] in _STANDING and not call.get("refused"):
+            last[call["trigger"]] = call
+    for name, call in last.items():
+        trigger = triggers.get(name)
+        if call["ok"] and trigger is not None and not _STANDING[call["op"]](trigger):
+            message = f"{call['op']} of {name} was answered at {call['at']}, and {name} does not stand so"
+            yield Violation("I17", message, [call, trigger])
 
 
 def _fired(call: Row, runs: dict[str, Row], keys: dict[tuple[str, str], Row]) -> Iterator[Violation]:
@@ -165,8 +196,26 @@ def _left_waiting(logs: Logs, heal: timedelta) -> Iterator[Violation]:
     """A queued run that is ready waits for nothing but others of its scope, or of its agent's limit."""
     runs = logs.tables.get("runs", [])
     busy = {run["scope"] for run in runs if run["state"] == "running" and run["scope"] is not None}
-    limited = {row["name"] for row in logs.tables.get("agents", []) if row["concurrency"] is not None}
+    full = _full(logs)
     for run in runs:
         overdue = run["state"] == "queued" and logs.until - run["available_at"] > heal
-        if overdue and run["agent"] not in limited and run["scope"] not in busy:
+        if overdue and run["scope"] not in busy and _limit_of(logs, run) not in full:
             yield Violation("I18", f"run {run['id']} waits since {run['available_at']} and for nothing", [run])
+
+
+def _full(logs: Logs) -> set[tuple[str, str]]:
+    """The limits that are reached, or were moments ago: the next claim may be under way."""
+    limits = {row["name"]: row["concurrency"] for row in logs.tables.get("agents", [])}
+    runs = {str(run["id"]): run for run in logs.tables.get("runs", []) if limits.get(run["agent"]) is not None}
+    held = Counter(_limit_of(logs, run) for run in runs.values() if run["state"] == "running")
+    full = {limit for limit, count in held.items() if count >= limits[limit[0]]}
+    for change in logs.changes("runs"):
+        given_back = change.before is not None and change.before["state"] == "running" and change.moved("state")
+        if given_back and logs.until - change.at < logs.bounds.busy and change.row["id"] in runs:
+            full.add(_limit_of(logs, runs[change.row["id"]]))
+    return full
+
+
+def _limit_of(logs: Logs, run: Row) -> tuple[str, str]:
+    key = next((row["concurrency_key"] for row in logs.tables.get("agents", []) if row["name"] == run["agent"]), None)
+    return run["agent"], limit_key(run, key)
