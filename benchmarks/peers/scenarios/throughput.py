@@ -7,7 +7,7 @@ from benchmarks.peers.ground import Case, Figures, Ground, Scenario
 from benchmarks.peers.processes import AdapterFailed, marks
 from benchmarks.peers.servers import session
 
-SLOTS = 500
+SLOTS = 1000
 
 
 async def throughput(ground: Ground, case: Case) -> Figures:
