@@ -45,6 +45,12 @@ from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log
 from tocsin.version import __version__
 
+HOT: Final = ("lock_due", "materialise", "next_wake", "claim", "claim_plain", "settle_plain", "settle", "report")
+"""Statements that the first burst is to find planned."""
+
+REHEARSED: Final = 3
+"""Sessions: the planner's, a claim's and a settlement's are in use at once."""
+
 COLLECT_AFTER: Final = (20_000, 20, 20)
 """Allocations in excess before a collection of the young, and how many of those before one of the older."""
 
@@ -201,6 +207,7 @@ class Replica:
         stack.push_async_callback(self.database.close)
         await self.database.open()
         await self._check_schema()
+        await self.database.rehearse(HOT, sessions=REHEARSED)
         stack.push_async_callback(self._signals.close)
         await stack.enter_async_context(self._keeping)
         self._sweeper_loop = await self._start(self.sweeper)

@@ -21,9 +21,10 @@ from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
 from tocsin.domain.errors import BadInput, StatementRefused
-from tocsin.domain.planning import Cursor, plan
+from tocsin.domain.planning import Cursor, Plan, plan
 from tocsin.domain.run import Lane, SkipReason
 from tocsin.domain.schedule import Schedule
+from tocsin.domain.trigger import TriggerSpec
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk, Kept
 from tocsin.store.database import Database
@@ -69,6 +70,7 @@ class Planner:
         self._fired = fired
         self._desk = desk
         self._wake_at: datetime | None = None
+        self._alike: dict[tuple[object, ...], Plan] = {}
         self.claiming = False
 
     def rest(self) -> float | None:
@@ -118,6 +120,7 @@ class Planner:
         """As many as can be decided while the locks on them are ours; at least one."""
         ends_at = self._clock.monotonic() + DECIDE_WITHIN
         decisions = []
+        self._alike.clear()
         for trigger in due:
             decisions.append(self.decide(trigger, now, kept))
             if self._clock.monotonic() > ends_at:
@@ -157,22 +160,31 @@ class Planner:
             spec = read_spec(trigger.agent, trigger.schedule, trigger.policy)
             if spec.schedule is None:
                 raise BadInput("it is due but has no schedule")
-            gap = None
-            if trigger.gap_reason is not None and trigger.gap_from is not None:
-                gap = (SkipReason(trigger.gap_reason), trigger.gap_from)
-            cursor = Cursor(
-                next_at=trigger.next_at,
-                phase=phase_of(spec.schedule, trigger.id),
-                paused=trigger.paused,
-                gap=gap,
-            )
-            planned = plan(spec, spec.schedule, cursor, now)
+            planned = self._plan(trigger, spec, spec.schedule, now)
         except (BadInput, ValueError, OverflowError, ArithmeticError, RecursionError, LookupError) as error:
             return Decision(trigger, None, None, broken_reason=str(error) or type(error).__name__)
         # A single on-time occurrence of an agent that is served here with a slot to spare begins here.
         single = len(planned.occurrences) == 1 and planned.occurrences[0].lane is Lane.LIVE
         begins = single and kept.keep(trigger.agent)
         return Decision(trigger, spec, planned, [uuid7() for _ in planned.occurrences], begins=begins)
+
+    def _plan(self, trigger: DueTrigger, spec: TriggerSpec, schedule: Schedule, now: datetime) -> Plan:
+        """Triggers of one batch that say the same and stand at the same instant share one plan."""
+        if trigger.gap_reason is not None and trigger.gap_from is not None:
+            gap = (SkipReason(trigger.gap_reason), trigger.gap_from)
+            return plan(spec, schedule, self._cursor(trigger, schedule, gap), now)
+        if schedule.jitter:
+            return plan(spec, schedule, self._cursor(trigger, schedule, None), now)
+        key = (id(spec), trigger.next_at, trigger.paused, now)
+        planned = self._alike.get(key)
+        if planned is None:
+            planned = self._alike[key] = plan(spec, schedule, self._cursor(trigger, schedule, None), now)
+        return planned
+
+    @staticmethod
+    def _cursor(trigger: DueTrigger, schedule: Schedule, gap: tuple[SkipReason, datetime] | None) -> Cursor:
+        phase = phase_of(schedule, trigger.id) if schedule.jitter else timedelta(0)
+        return Cursor(next_at=trigger.next_at, phase=phase, paused=trigger.paused, gap=gap)
 
     def _tell(self, decisions: list[Decision]) -> None:
         for decision in decisions:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,8 @@ from tocsin.domain.assignment import Assignment, LastRun
 from tocsin.domain.run import RunState, Settlement
 from tocsin.store.database import Database, Record
 from tocsin.store.leases import Incarnation
+
+T = TypeVar("T")
 
 OF_ASSIGNMENT: Final = Assignment.__struct_fields__.index("last")
 """Columns of a claimed row that are an assignment; the four of its trigger's last success follow."""
@@ -187,13 +189,25 @@ def sparse(column: list[Any]) -> list[Any]:
     return [] if column.count(None) == len(column) else column
 
 
+def uniform(column: list[T]) -> tuple[T | None, list[T]]:
+    """(the value that all have, no column), or (None, the column): what all say the same is sent once."""
+    if column and column.count(column[0]) == len(column):
+        return column[0], []
+    return None, column
+
+
 def assignment_of(row: Record) -> Assignment:
     """A claimed row, in its holder's hand. Its first columns are the assignment's fields, in their order."""
-    assignment = Assignment(*row[:OF_ASSIGNMENT])
-    last_id, nominal_at, finished_at, output = row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4]
-    if output is not None:
-        assignment.last = LastRun(str(last_id), nominal_at, finished_at, output)
-    return assignment
+    return Assignment(*row[:OF_ASSIGNMENT], last=last_of(*row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4]))
+
+
+def last_of(
+    run_id: UUID | None, nominal_at: datetime | None, finished_at: datetime | None, output: str | None
+) -> LastRun | None:
+    """A trigger's last success, where there is one."""
+    if run_id is None or nominal_at is None or finished_at is None or output is None:
+        return None
+    return LastRun(str(run_id), nominal_at, finished_at, output)
 
 
 def _skipped(row: Record) -> Skipped:

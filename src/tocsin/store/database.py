@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -166,6 +166,17 @@ class Database:
             lost = self._lost
             connection.add_termination_listener(lambda _: lost())
 
+    async def rehearse(self, names: Sequence[str], *, sessions: int) -> None:
+        """So many sessions are open and have planned these statements, each sent with nothing to do.
+
+        The first burst is not the moment to connect and to plan. Behind a pooler there is nothing to keep.
+        """
+        if self.pooler:
+            return
+        async with AsyncExitStack() as stack:
+            held = [await stack.enter_async_context(self.session()) for _ in range(sessions)]
+            await asyncio.gather(*(_rehearse(session, names, self.statements) for session in held))
+
     async def close(self) -> None:
         """Every session is closed; the ones that do not answer within two seconds are cut."""
         pool, self._pool = self._pool, None
@@ -260,3 +271,10 @@ class Session:
         statement = self._database.statements[name]
         self._database.calls += 1
         return statement.text, [values[parameter] for parameter in statement.parameters]
+
+
+async def _rehearse(session: Session, names: Sequence[str], statements: Statements) -> None:
+    for name in names:
+        # NULL is no rows for an array, but no limit for a LIMIT.
+        values: dict[str, object] = dict.fromkeys(statements[name].parameters)
+        await session.fetch(name, **(values | {"batch": 0, "free": 0}))

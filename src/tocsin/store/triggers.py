@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -12,8 +12,9 @@ from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import BadInput
 from tocsin.domain.planning import Occurrence, Plan
+from tocsin.domain.run import RunKind
 from tocsin.domain.trigger import TriggerSpec
-from tocsin.store.attempts import assignment_of, sparse
+from tocsin.store.attempts import last_of, sparse, uniform
 from tocsin.store.database import Database, Record, Session
 from tocsin.store.leases import Incarnation
 from tocsin.store.trigger_rows import (
@@ -56,41 +57,20 @@ class Triggers:
             for run_id, occurrence in zip(decision.run_ids, decision.plan.occurrences, strict=True)
         ]
         skips = [(d.trigger.id, skip) for d in decisions if d.plan is not None for skip in d.plan.skips]
-        plans = [decision.plan for decision in decisions]
         rows = await session.fetch(
             "materialise",
             now=self._clock.now(),
             actor=self._who.actor,
             holder=self._who.holder,
-            ids=[run_id for _, run_id, _ in fired],
-            trigger_ids=[decision.trigger.id for decision, _, _ in fired],
-            nominals=[occurrence.nominal_at for _, _, occurrence in fired],
-            effectives=[occurrence.effective_at for _, _, occurrence in fired],
-            lanes=[occurrence.lane for _, _, occurrence in fired],
-            priorities=[d.spec.priority if d.spec else 0 for d, _, _ in fired],
-            overlaps=[d.spec.overlap if d.spec else "" for d, _, _ in fired],
-            overlap_scopes=[d.spec.overlap_scope if d.spec else "" for d, _, _ in fired],
-            not_afters=sparse([_not_after(occurrence, d.spec) for d, _, occurrence in fired]),
-            begins=[d.begins for d, _, _ in fired],
+            **_occurrence_columns(fired),
             skip_trigger_ids=[trigger_id for trigger_id, _ in skips],
             skip_firsts=[skip.opened_at for _, skip in skips],
             skip_reasons=[skip.reason.value for _, skip in skips],
             skip_lasts=[skip.last_at for _, skip in skips],
             skip_counts=[skip.count for _, skip in skips],
-            cursor_ids=[decision.trigger.id for decision in decisions],
-            olds=[decision.trigger.next_at for decision in decisions],
-            statuses=[p.status if p else "broken" for p in plans],
-            nexts=sparse([p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)]),
-            wakes=sparse([p.wake_at if p else None for p in plans]),
-            broken_reasons=sparse([decision.broken_reason for decision in decisions]),
-            gap_reasons=sparse([p.gap[0].value if p and p.gap else None for p in plans]),
-            gap_froms=sparse([p.gap[1] if p and p.gap else None for p in plans]),
+            **_cursor_columns(decisions),
         )
-        rearms = {d.trigger.id for d in decisions if d.plan is not None and d.plan.status == "waiting"}
-        begun = [assignment_of(row) for row in rows if row["id"] is not None]
-        for assignment in begun:
-            assignment.rearms = assignment.trigger_id in rearms
-        return begun
+        return _begun(rows, fired)
 
     async def next_wake(self) -> tuple[datetime | None, datetime]:
         """(when the planner is needed next, the database's instant)."""
@@ -250,6 +230,92 @@ class Triggers:
     async def agents(self, *, limit: int, name: str | None = None, after: str | None = None) -> list[dict[str, Any]]:
         rows = await self._database.fetch("list_agents", now=self._clock.now(), limit=limit, name=name, after=after)
         return [dict(row) for row in rows]
+
+
+Fired: TypeAlias = tuple[Decision, UUID, Occurrence]
+
+
+def _occurrence_columns(fired: Sequence[Fired]) -> dict[str, object]:
+    """Occurrences as materialise takes them. Where all say the same, that is sent once and not as a column."""
+    occurrences = [occurrence for _, _, occurrence in fired]
+    specs = [decision.spec for decision, _, _ in fired if decision.spec is not None]
+    nominal, nominals = uniform([occurrence.nominal_at for occurrence in occurrences])
+    lane, lanes = uniform([occurrence.lane for occurrence in occurrences])
+    priority, priorities = uniform([spec.priority for spec in specs])
+    overlap, overlaps = uniform([spec.overlap for spec in specs])
+    overlap_scope, overlap_scopes = uniform([spec.overlap_scope for spec in specs])
+    begin, begins = uniform([decision.begins for decision, _, _ in fired])
+    return {
+        "ids": [run_id for _, run_id, _ in fired],
+        "trigger_ids": [decision.trigger.id for decision, _, _ in fired],
+        "nominals": nominals,
+        "nominal": nominal,
+        # Without jitter the two instants are one, and nothing is sent.
+        "effectives": sparse([o.effective_at if o.effective_at != o.nominal_at else None for o in occurrences]),
+        "lanes": lanes,
+        "lane": lane,
+        "priorities": priorities,
+        "priority": priority,
+        "overlaps": overlaps,
+        "overlap": overlap,
+        "overlap_scopes": overlap_scopes,
+        "overlap_scope": overlap_scope,
+        "not_afters": sparse([_not_after(occurrence, decision.spec) for decision, _, occurrence in fired]),
+        "begins": begins,
+        "begin": begin,
+    }
+
+
+def _cursor_columns(decisions: Sequence[Decision]) -> dict[str, object]:
+    """Where the triggers stand now, in the same way. One that is broken stays where it was."""
+    plans = [decision.plan for decision in decisions]
+    old, olds = uniform([decision.trigger.next_at for decision in decisions])
+    status, statuses = uniform([p.status if p else "broken" for p in plans])
+    return {
+        "cursor_ids": [decision.trigger.id for decision in decisions],
+        "olds": olds,
+        "old": old,
+        "statuses": statuses,
+        "status": status,
+        "nexts": sparse([p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)]),
+        "wakes": sparse([p.wake_at if p else None for p in plans]),
+        "broken_reasons": sparse([decision.broken_reason for decision in decisions]),
+        "gap_reasons": sparse([p.gap[0].value if p and p.gap else None for p in plans]),
+        "gap_froms": sparse([p.gap[1] if p and p.gap else None for p in plans]),
+    }
+
+
+def _begun(rows: Sequence[Record], fired: Sequence[Fired]) -> list[Assignment]:
+    """The runs that were begun with their insert. What we have sent is not asked back."""
+    known = {run_id: (decision, occurrence) for decision, run_id, occurrence in fired}
+    begun = []
+    for row in rows[:-1] if fired else ():
+        run_id, started_at, deadline_at, max_attempts, payload, scoped = row[:6]
+        decision, occurrence = known[run_id]
+        trigger = decision.trigger
+        begun.append(
+            Assignment(
+                run_id,
+                trigger.id,
+                trigger.name,
+                trigger.agent,
+                RunKind.SCHEDULE.value,
+                occurrence.lane.value,
+                1,
+                1,
+                max_attempts,
+                occurrence.nominal_at,
+                occurrence.effective_at,
+                started_at,
+                deadline_at,
+                payload,
+                None,
+                scoped,
+                decision.plan is not None and decision.plan.status == "waiting",
+                last_of(*row[6:10]),
+            )
+        )
+    return begun
 
 
 def _not_after(occurrence: Occurrence, spec: TriggerSpec | None) -> datetime | None:

@@ -22,7 +22,7 @@ SELECT a.name, a.spec, a.concurrency, a.source, a.declared_at,
          WHERE r.agent = a.name AND r.state = 'queued' AND r.lane = 'live') AS queued_live,
        (SELECT count(*) FROM tocsin.runs r
          WHERE r.agent = a.name AND r.state = 'queued' AND r.lane = 'late') AS queued_late,
-       (SELECT count(*) FROM tocsin.runs r WHERE r.agent = a.name AND r.state = 'running') AS running,
+       (SELECT count(*) FROM tocsin.runs r WHERE r.agent = a.name AND r.holder IS NOT NULL) AS running,
        (SELECT count(*) FROM tocsin.triggers t WHERE t.agent = a.name AND t.status <> 'deleted') AS triggers,
        (SELECT array_agg(p.name ORDER BY p.name) FROM tocsin.replicas p
           JOIN tocsin.leases l ON l.holder = p.id

@@ -30,7 +30,7 @@ WITH instant AS (
 ), strays AS MATERIALIZED (
     SELECT r.id, r.fence
       FROM tocsin.runs r, instant
-     WHERE r.state = 'running' AND r.holder = :holder
+     WHERE r.holder = :holder
        AND r.started_at < instant.now - interval '10 seconds'
        AND r.id <> ALL (:ids::uuid[])
 )
@@ -76,7 +76,7 @@ SELECT l.holder, l.locked_at
    AND l.holder <> :holder::uuid
    AND l.lock_key = hashtextextended(l.holder::text || extract(epoch FROM pg_postmaster_start_time())::text
                                      || left(pg_walfile_name(pg_current_wal_lsn()), 8), 0)
-   AND l.holder IN (SELECT r.holder FROM tocsin.runs r WHERE r.state = 'running')
+   AND l.holder IN (SELECT r.holder FROM tocsin.runs r WHERE r.holder IS NOT NULL)
    AND NOT EXISTS (
         SELECT FROM pg_locks k
          WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
@@ -116,7 +116,7 @@ SELECT coalesce(:now::timestamptz, clock_timestamp()) AS now,
              WHERE r.state = 'queued' AND r.agent = g.agent AND r.lane = n.lane AND r.priority = p.priority
                AND r.available_at > coalesce(:now::timestamptz, now())
              ORDER BY r.available_at LIMIT 1) f) AS next_ready_at,
-       EXISTS (SELECT FROM tocsin.runs r WHERE r.state = 'running' AND r.holder <> :holder::uuid) AS others_run,
+       EXISTS (SELECT FROM tocsin.runs r WHERE r.holder <> :holder::uuid) AS others_run,
        EXISTS (SELECT FROM tocsin.triggers t WHERE t.status = 'waiting') AS waiting,
        EXISTS (SELECT FROM tocsin.runs r
                 WHERE r.state = 'running' AND r.cancel_requested_at IS NOT NULL) AS cancelling
@@ -125,7 +125,7 @@ SELECT coalesce(:now::timestamptz, clock_timestamp()) AS now,
 -- Replicas, newest first, with what they hold.
 SELECT p.id, p.name, p.version, p.agents, p.slots, p.started_at, p.draining, l.expires_at, l.renewed_at,
        l.ended_at, l.end_reason, l.lock_key IS NOT NULL AS locked,
-       (SELECT count(*) FROM tocsin.runs r WHERE r.state = 'running' AND r.holder = p.id) AS running,
+       (SELECT count(*) FROM tocsin.runs r WHERE r.holder = p.id) AS running,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.replicas p
   JOIN tocsin.leases l ON l.holder = p.id
@@ -138,7 +138,7 @@ SELECT p.id, p.name, p.version, p.agents, p.slots, p.started_at, p.draining, l.e
 WITH gone AS (
     DELETE FROM tocsin.leases l
      WHERE (l.ended_at < :before::timestamptz OR l.expires_at < :before)
-       AND NOT EXISTS (SELECT FROM tocsin.runs r WHERE r.state = 'running' AND r.holder = l.holder)
+       AND NOT EXISTS (SELECT FROM tocsin.runs r WHERE r.holder = l.holder)
     RETURNING l.holder
 )
 DELETE FROM tocsin.replicas p USING gone g WHERE p.id = g.holder

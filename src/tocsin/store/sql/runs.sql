@@ -6,7 +6,7 @@ WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), suspect AS MATERIALIZED (
     SELECT h.holder
-      FROM (SELECT DISTINCT r.holder FROM tocsin.runs r WHERE r.state = 'running') h
+      FROM (SELECT DISTINCT r.holder FROM tocsin.runs r WHERE r.holder IS NOT NULL) h
      CROSS JOIN instant
      WHERE h.holder = ANY (:dead_holders::uuid[])
         OR EXISTS (SELECT FROM tocsin.leases l WHERE l.holder = h.holder AND l.ended_at IS NOT NULL)
@@ -29,7 +29,7 @@ WITH instant AS (
 ), orphans AS MATERIALIZED (
     SELECT r.id, a.on_lost
       FROM dead d
-      JOIN tocsin.runs r ON r.holder = d.holder AND r.state = 'running'
+      JOIN tocsin.runs r ON r.holder = d.holder
       JOIN tocsin.agents a ON a.name = r.agent
      ORDER BY r.id
      LIMIT :batch::bigint

@@ -21,19 +21,25 @@ WITH instant AS (
       FROM tocsin.leases l, instant
      WHERE l.holder = :holder::uuid AND l.ended_at IS NULL AND l.expires_at > instant.now
 ), due AS (
-    SELECT o.id, o.trigger_id, o.nominal_at, o.effective_at, o.lane, o.priority, o.overlap, o.not_after,
-           o.wants_to_begin, t.name, t.version, t.agent, t.input, a.deadline, a.max_attempts, a.concurrency,
+    SELECT o.id, o.trigger_id, o.nominal_at, coalesce(o.effective_at, o.nominal_at) AS effective_at, o.lane,
+           o.priority, o.overlap, o.not_after, o.wants_to_begin, t.version, t.agent, t.input, a.deadline,
+           a.max_attempts, a.concurrency,
            CASE WHEN o.overlap = 'allow' THEN NULL
                 WHEN o.overlap_scope = 'trigger' THEN o.trigger_id::text
                 WHEN o.overlap_scope = 'agent' THEN 'agent:' || t.agent
                 ELSE 'agent:' || t.agent || ':' || o.overlap_scope || '='
                      || tocsin.key_of(t.input, substr(o.overlap_scope, 7))
            END AS scope
-      FROM unnest(:ids::uuid[], :trigger_ids::uuid[], :nominals::timestamptz[], :effectives::timestamptz[],
-                  :lanes::text[], :priorities::smallint[], :overlaps::text[], :overlap_scopes::text[],
-                  :not_afters::timestamptz[], :begins::boolean[])
-        AS o (id, trigger_id, nominal_at, effective_at, lane, priority, overlap, overlap_scope, not_after,
-              wants_to_begin)
+      FROM (SELECT g.id, g.trigger_id, coalesce(g.nominal_at, :nominal::timestamptz) AS nominal_at, g.effective_at,
+                   coalesce(g.lane, :lane::text) AS lane, coalesce(g.priority, :priority::smallint) AS priority,
+                   coalesce(g.overlap, :overlap::text) AS overlap,
+                   coalesce(g.overlap_scope, :overlap_scope::text) AS overlap_scope, g.not_after,
+                   coalesce(g.wants_to_begin, :begin::boolean) AS wants_to_begin
+              FROM unnest(:ids::uuid[], :trigger_ids::uuid[], :nominals::timestamptz[], :effectives::timestamptz[],
+                          :lanes::text[], :priorities::smallint[], :overlaps::text[], :overlap_scopes::text[],
+                          :not_afters::timestamptz[], :begins::boolean[])
+                AS g (id, trigger_id, nominal_at, effective_at, lane, priority, overlap, overlap_scope, not_after,
+                      wants_to_begin)) o
       JOIN tocsin.triggers t ON t.id = o.trigger_id
       JOIN tocsin.agents a ON a.name = t.agent
 ), ranked AS (
@@ -49,7 +55,9 @@ WITH instant AS (
                               WHERE q.state = 'queued' AND q.agent = r.agent AND q.lane = 'live'
                                 AND q.available_at <= instant.now) THEN false
                 WHEN r.scope IS NULL THEN true
-                WHEN EXISTS (SELECT FROM tocsin.runs h WHERE h.scope = r.scope AND h.state = 'running') THEN false
+                -- A scalar, so that it stays a probe for each: EXISTS may turn into a walk over all that runs.
+                WHEN (SELECT h.scope FROM tocsin.runs h WHERE h.scope = r.scope AND h.state = 'running') IS NOT NULL
+                THEN false
                 ELSE pg_try_advisory_xact_lock(hashtextextended(r.scope, 0))
            END AS begun
       FROM ranked r, instant
@@ -72,8 +80,7 @@ WITH instant AS (
            CASE WHEN j.begun THEN instant.now END
       FROM judged j, instant
      WHERE (j.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
-    RETURNING id, trigger_id, agent, kind, state, lane, fence, attempt, max_attempts, nominal_at, effective_at,
-              started_at, deadline_at, input, occurrence_key, scope IS NOT NULL AS scoped
+    RETURNING id, trigger_id, state, max_attempts, started_at, deadline_at, input, scope IS NOT NULL AS scoped
 ), extended AS (
     UPDATE tocsin.skips s
        SET last_at = k.last_at, count = s.count + k.count, decided_at = instant.now
@@ -91,27 +98,24 @@ WITH instant AS (
      WHERE (k.trigger_id, k.first_at, k.reason) NOT IN (SELECT e.trigger_id, e.first_at, e.reason FROM extended e)
 ), moved AS (
     UPDATE tocsin.triggers t
-       SET status = c.status, next_at = c.next_at, wake_at = c.wake_at, broken_reason = c.broken_reason,
+       SET status = coalesce(c.status, :status::text), next_at = c.next_at, wake_at = c.wake_at, broken_reason = c.broken_reason,
            gap_reason = c.gap_reason, gap_from = c.gap_from
       FROM unnest(:cursor_ids::uuid[], :olds::timestamptz[], :statuses::text[], :nexts::timestamptz[],
                   :wakes::timestamptz[], :broken_reasons::text[], :gap_reasons::text[], :gap_froms::timestamptz[])
         AS c (id, old, status, next_at, wake_at, broken_reason, gap_reason, gap_from)
-     WHERE t.id = c.id AND t.next_at = c.old
+     WHERE t.id = c.id AND t.next_at = coalesce(c.old, :old::timestamptz)
     RETURNING t.id
 ), hint AS (
     SELECT pg_notify('tocsin', 'runs ' || :actor) FROM inserted LIMIT 1
 )
-SELECT i.id, i.trigger_id, j.name AS trigger, i.agent, i.kind, i.lane, i.fence, i.attempt, i.max_attempts,
-       i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped,
-       false AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
-       lr.output AS last_output, (SELECT count(*) FROM hint) AS hinted
+SELECT i.id, i.started_at, i.deadline_at, i.max_attempts, i.input, i.scoped, l.run_id AS last_id,
+       l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at, lr.output AS last_output
   FROM inserted i
-  JOIN judged j ON j.id = i.id AND j.begun
   LEFT JOIN tocsin.last_successes l ON l.trigger_id = i.trigger_id
   LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
+ WHERE i.state = 'running'
  UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, count(*)
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
   FROM hint
 
 -- name: next_wake
