@@ -149,6 +149,7 @@ class Replica:
             log=log,
             settled=self._on_settled,
             wake=self._wake_settler,
+            beginning=lambda: self.planner.claiming,
         )
         self.runners = [
             Runner(
@@ -290,8 +291,10 @@ class Replica:
                 pass
             case "runs":
                 self._wake_runners()
-                self.sweeper.suspect()
-                self._sweeper_loop.wake()
+                self._suspect()
+            case "begun":
+                if not ours:
+                    self._suspect()
             case "triggers":
                 self._planner_loop.wake()
                 self._lookout_loop.wake()
@@ -299,6 +302,11 @@ class Replica:
                 self._keeping.wake()
             case _:
                 self._log.debug("hint.unknown", hint=hint)
+
+    def _suspect(self) -> None:
+        """A peer has work in hand."""
+        if self.sweeper.suspect():
+            self._sweeper_loop.wake()
 
     def _on_look(self, look: Look) -> None:
         if self.planner.expect(look.wake_at):

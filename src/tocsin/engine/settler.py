@@ -23,6 +23,9 @@ LINGER: Final = 0.002
 
 FEW: Final = 32
 
+MOST_WAIT: Final = 0.03
+"""Seconds for which ends let a batch of beginnings go first."""
+
 
 class Settler:
     name = "settler"
@@ -36,6 +39,7 @@ class Settler:
         log: Log,
         settled: Callable[[Sequence[tuple[Hand | None, Ended]]], None],
         wake: Callable[[], None] = lambda: None,
+        beginning: Callable[[], bool] = lambda: False,
     ) -> None:
         self._attempts = attempts
         self._hands = hands
@@ -43,6 +47,7 @@ class Settler:
         self._log = log
         self._settled = settled
         self._wake = wake
+        self._beginning = beginning
         self._buffer: list[tuple[Hand | None, Ended]] = []
 
     def rest(self) -> float | None:
@@ -63,6 +68,7 @@ class Settler:
             return False
         if len(self._buffer) < FEW and len(self._hands) > len(self._buffer):
             await self._clock.sleep(LINGER)
+        await self._let_begin()
         # What is being written stays in the buffer until the database has answered.
         batch = self._next_batch()
         try:
@@ -71,6 +77,13 @@ class Settler:
             await self._write_one_by_one(batch)
         del self._buffer[: len(batch)]
         return bool(self._buffer)
+
+    async def _let_begin(self) -> None:
+        """In a burst beginning is more urgent than ending, for a while and up to a batch of ends."""
+        waited = 0.0
+        while self._beginning() and len(self._buffer) < BATCH and waited < MOST_WAIT:
+            await self._clock.sleep(LINGER)
+            waited += LINGER
 
     def _next_batch(self) -> list[tuple[Hand | None, Ended]]:
         """The oldest ends. The answer names runs without their fences, so a run stands in a batch once."""

@@ -61,6 +61,7 @@ class Sweeper:
         self._resting: float | None = None
         self._swept_at = float("-inf")
         self._watch_until = float("-inf")
+        self._probes_from = float("-inf")
         self._free_since: dict[UUID, tuple[datetime, float]] = {}
         self._others_run = False
         self._cancelling = False
@@ -81,9 +82,17 @@ class Sweeper:
         self._waiting = True
         self._swept_at = float("-inf")
 
-    def suspect(self) -> None:
-        """A peer may just have begun something: watch its lock for a while."""
-        self._watch_until = self._clock.monotonic() + SUSPECT_FOR
+    def suspect(self) -> bool:
+        """A peer may just have begun something: watch its lock for a while. True when that is news.
+
+        Who has just begun something lives: the first probe comes a probe's distance later, after the burst.
+        """
+        now = self._clock.monotonic()
+        is_news = not self._others_run and now >= self._watch_until
+        if is_news:
+            self._probes_from = now + PROBE_EVERY
+        self._watch_until = now + SUSPECT_FOR
+        return is_news
 
     def blinded(self) -> None:
         """We could not see; verdicts by lease wait one whole lease from now."""
@@ -104,6 +113,8 @@ class Sweeper:
             self._resting = self.rest()
 
     async def _step(self, now: float) -> bool:
+        if now < self._probes_from and not (self._cancelling or self._waiting):
+            return False
         dead = await self._proved_dead() if self.rest() == PROBE_EVERY else []
         due = now - self._swept_at >= self._every
         if not dead and not due:

@@ -198,7 +198,9 @@ def uniform(column: list[T]) -> tuple[T | None, list[T]]:
 
 def assignment_of(row: Record) -> Assignment:
     """A claimed row, in its holder's hand. Its first columns are the assignment's fields, in their order."""
-    return Assignment(*row[:OF_ASSIGNMENT], last=last_of(*row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4]))
+    assignment = Assignment(*row[:OF_ASSIGNMENT])
+    assignment.last = last_of(*row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4])
+    return assignment
 
 
 def last_of(

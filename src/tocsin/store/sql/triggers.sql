@@ -106,7 +106,11 @@ WITH instant AS (
      WHERE t.id = c.id AND t.next_at = coalesce(c.old, :old::timestamptz)
     RETURNING t.id
 ), hint AS (
-    SELECT pg_notify('tocsin', 'runs ' || :actor) FROM inserted LIMIT 1
+    -- Whether a peer has something to claim, or only somebody to keep an eye on.
+    SELECT pg_notify('tocsin', CASE WHEN count(*) FILTER (WHERE i.state = 'queued') > 0 THEN 'runs ' ELSE 'begun ' END
+                               || :actor)
+      FROM inserted i
+    HAVING count(*) > 0
 )
 SELECT i.id, i.started_at, i.deadline_at, i.max_attempts, i.input, i.scoped, l.run_id AS last_id,
        l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at, lr.output AS last_output
