@@ -176,6 +176,7 @@ class Replica:
             log=log,
             limit=settings.drain_timeout,
         )
+        self.desk = Desk(self.runners, self.who)
         self.planner = Planner(
             database=self.database,
             triggers=self._triggers,
@@ -184,7 +185,7 @@ class Replica:
             log=log,
             batch=settings.batch,
             fired=self._wake_runners,
-            desk=Desk(self.runners),
+            desk=self.desk,
         )
 
     async def __aenter__(self) -> "Replica":

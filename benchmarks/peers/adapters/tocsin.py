@@ -1,6 +1,5 @@
 """Tocsin: a Hub's app on a Replica, everything on; logging at its level for warnings."""
 
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,19 +11,15 @@ import asyncpg
 from benchmarks.peers.adapters.frame import Adapter, Caller, Order, Recorder, Stage, act, fire_all, until_told
 from tocsin import Hub, Run, at
 from tocsin.clock import SystemClock
-from tocsin.domain.run import RunKind
 from tocsin.engine.control import Control
+from tocsin.engine.desk import Desk
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
 from tocsin.settings import load_settings
 from tocsin.store.database import Database
-from tocsin.store.leases import Incarnation
 from tocsin.store.migrate import migrate
-from tocsin.store.runs import Request, Runs
-from tocsin.store.triggers import Triggers
 from tocsin.telemetry import logger
 
-CHUNK = 2_000
 DECLARED = 100_000
 """So many triggers are declared as an app's; more are copies of these, made in the database."""
 
@@ -42,11 +37,11 @@ def hub_of(order: Order, recorder: Recorder) -> Hub:
 
 
 @asynccontextmanager
-async def control_of(dsn: str) -> AsyncIterator[tuple[Control, Database]]:
+async def control_of(dsn: str, desk: Desk | None = None) -> AsyncIterator[tuple[Control, Database]]:
     database = Database(dsn)
     await database.open()
     try:
-        yield Control(database=database, clock=SystemClock(), actor="bench"), database
+        yield Control(database=database, clock=SystemClock(), actor="bench", desk=desk), database
     finally:
         await database.close()
 
@@ -58,25 +53,10 @@ class Tocsin(Adapter):
             await control.declare(hub_of(order, Recorder(Order())).build())
 
     async def enqueue(self, order: Order, stage: Stage) -> None:
-        async with control_of(order.dsn) as (_, database):
-            clock = SystemClock()
-            who = Incarnation("bench", actor="bench")
-            runs = Runs(database=database, clock=clock, who=who)
-            trigger = await Triggers(database=database, clock=clock, who=who).get("bulk")
-            assert trigger is not None
-            inputs = [json.dumps({"key": f"{order.prefix}-{n}", "nap": order.nap}) for n in range(order.count)]
+        async with control_of(order.dsn) as (control, _):
+            inputs = [{"key": f"{order.prefix}-{n}", "nap": order.nap} for n in range(order.count)]
             started = time.monotonic()
-            for first in range(0, order.count, CHUNK):
-                part = inputs[first : first + CHUNK]
-                await runs.enqueue(
-                    [Request(key=f"manual:{order.prefix}-{first + n}", input=text) for n, text in enumerate(part)],
-                    trigger_id=trigger.id,
-                    kind=RunKind.MANUAL,
-                    lane="live",
-                    priority=5,
-                    overlap="allow",
-                    overlap_scope="trigger",
-                )
+            await control.fire_many("bulk", [(payload["key"], payload) for payload in inputs])
             stage.say("enqueued", seconds=time.monotonic() - started)
 
     async def register(self, order: Order, stage: Stage) -> None:
@@ -125,8 +105,8 @@ class Tocsin(Adapter):
         await connection.close()
 
     @asynccontextmanager
-    async def caller(self, order: Order) -> AsyncIterator[Caller]:
-        async with control_of(order.dsn) as (control, _):
+    async def caller(self, order: Order, desk: Desk | None = None) -> AsyncIterator[Caller]:
+        async with control_of(order.dsn, desk) as (control, _):
 
             async def call(key: str) -> None:
                 await control.fire("bulk", input={"key": key, "nap": order.nap})
@@ -152,7 +132,7 @@ class Tocsin(Adapter):
             async with replica:
                 stage.up()
                 if order.fires:
-                    async with self.caller(order) as call:
+                    async with self.caller(order, replica.desk) as call:
                         await fire_all(order.fires, order, call, recorder)
                     stage.say("fired")
                 await told.wait()

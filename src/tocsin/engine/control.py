@@ -19,10 +19,20 @@ from tocsin.domain.run import TERMINAL, Lane, RunKind, RunState, SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
 from tocsin.engine import declaring, resting
+from tocsin.engine.desk import Desk
+from tocsin.engine.firing import Firing
 from tocsin.engine.planner import phase_of
 from tocsin.engine.resting import readable
 from tocsin.engine.standing import standing
-from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
+from tocsin.engine.views import (
+    agent_view,
+    history_view,
+    new_run_view,
+    replica_view,
+    run_view,
+    trigger_detail,
+    trigger_view,
+)
 from tocsin.store.database import Database, Session
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Request, Runs
@@ -37,14 +47,15 @@ ADDED_BY_HAND: Final = "by hand"
 
 
 class Control:
-    """Operations on one database. actor: who asks, as the trail will say."""
+    """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process."""
 
-    def __init__(self, *, database: Database, clock: Clock, actor: str) -> None:
+    def __init__(self, *, database: Database, clock: Clock, actor: str, desk: Desk | None = None) -> None:
         who = Incarnation(actor, actor=actor)
         self._database = database
         self._triggers = Triggers(database=database, clock=clock, who=who)
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
+        self._firing = Firing(runs=self._runs, desk=desk)
 
     # --- apps and triggers
 
@@ -159,21 +170,38 @@ class Control:
         """
         if key is not None and not key.strip():
             raise BadInput("key: must not be empty: every fire with it would be the same run")
-        row = await self._row(name)
-        spec = readable(row)
         payload = None if input is None else encode(input, what="input").decode()
         request = Request(key=f"manual:{key if key is not None else uuid4()}", input=payload)
+        fired = await self._firing.by_name(name, request)
+        if fired is not None and fired.row is not None:
+            return new_run_view(fired.row) | {"created": True}
+        if fired is not None:
+            return await self._run_of(fired.run_id, created=False)
+        row = await self._row(name)
+        spec = readable(row)
         overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
-        ids = await self._runs.enqueue(
-            [request],
-            trigger_id=row.id,
-            kind=RunKind.MANUAL,
-            lane=Lane.LIVE.value,
-            priority=spec.priority,
-            overlap=overlap.value,
-            overlap_scope=spec.overlap_scope,
-        )
-        return await self.run(ids[0][0])
+        [(run_id, created)] = await self._firing.queued([request], row.id, spec, overlap=overlap)
+        return await self._run_of(run_id, created=created)
+
+    async def fire_many(self, name: str, requests: Sequence[tuple[str | None, Any]]) -> list[dict[str, Any]]:
+        """A run now for each (key, input), in their order: ``id``, and whether it is new. A key gives one run.
+
+        Written in parts of 2,000, each whole or not at all; asking again with the same keys writes what is missing.
+
+        Raises: NotFound; BadInput; PayloadTooLarge.
+        """
+        row = await self._row(name)
+        spec = readable(row)
+        asked = [
+            Request(
+                key=f"manual:{key if key is not None else uuid4()}",
+                input=None if payload is None else encode(payload, what="input").decode(),
+            )
+            for key, payload in requests
+        ]
+        overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
+        fired = await self._firing.queued(asked, row.id, spec, overlap=overlap)
+        return [{"id": run_id, "created": created} for run_id, created in fired]
 
     async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool = False) -> dict[str, Any]:
         """Every occurrence in [since, until] is run once more, one at a time, beside live work.
@@ -194,14 +222,14 @@ class Control:
         if dry_run or not instants:
             return answer | {"id": None}
         backfill = str(uuid7())
-        await self._runs.enqueue(
+        await self._firing.queued(
             [Request(key=f"backfill:{backfill}:{at.isoformat()}", nominal_at=at) for at in instants],
-            trigger_id=row.id,
+            row.id,
+            spec,
             kind=RunKind.BACKFILL,
-            lane=Lane.LATE.value,
-            priority=spec.priority,
-            overlap=Overlap.QUEUE_ALL.value,
-            overlap_scope=spec.overlap_scope if spec.overlap is not Overlap.ALLOW else f"backfill:{backfill}",
+            lane=Lane.LATE,
+            overlap=Overlap.QUEUE_ALL,
+            overlap_scope=f"backfill:{backfill}" if spec.overlap is Overlap.ALLOW else None,
         )
         return answer | {"id": backfill}
 
@@ -247,6 +275,13 @@ class Control:
             raise NotFound("run", run_id)
         return run_view(row) | history_view(await self._runs.history(run_id))
 
+    async def _run_of(self, run_id: UUID, *, created: bool) -> dict[str, Any]:
+        """The run that was asked for, as it stands; created: whether it was not there before."""
+        row = await self._runs.get(run_id)
+        if row is None:
+            raise NotFound("run", run_id)
+        return run_view(row) | {"created": created}
+
     async def cancel_run(self, run_id: UUID) -> dict[str, Any]:
         """A queued run is cancelled; a running one is asked to stop, and fenced if it does not.
 
@@ -269,16 +304,13 @@ class Control:
             raise Conflict(f"run {run_id} is {old['state']}: it can be retried once it has ended")
         row = await self._row(old["trigger"])
         spec = readable(row)
-        ids = await self._runs.enqueue(
+        [(run_id_again, _)] = await self._firing.queued(
             [Request(key=f"retry:{run_id}:{uuid4()}", input=encode(old["input"], what="input").decode())],
-            trigger_id=row.id,
-            kind=RunKind.MANUAL,
-            lane=Lane.LIVE.value,
-            priority=spec.priority,
-            overlap=(spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ALL).value,
-            overlap_scope=spec.overlap_scope,
+            row.id,
+            spec,
+            overlap=spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ALL,
         )
-        return await self.run(ids[0][0])
+        return await self.run(run_id_again)
 
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50

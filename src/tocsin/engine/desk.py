@@ -2,16 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 from tocsin.domain.assignment import Assignment
 from tocsin.engine.runner import Runner
+from tocsin.store.leases import Incarnation
 
 
 class Desk:
-    """The runners by the agents they serve."""
+    """The runners by the agents they serve, and in whose name they claim."""
 
-    def __init__(self, runners: Iterable[Runner]) -> None:
+    def __init__(self, runners: Iterable[Runner], who: Incarnation) -> None:
         self.runners = {agent: runner for runner in runners for agent in runner.agents}
+        self._who = who
+
+    @property
+    def holder(self) -> UUID:
+        return self._who.holder
 
 
 class Kept:

@@ -25,6 +25,11 @@ def run_view(row: dict[str, Any]) -> dict[str, Any]:
     return view
 
 
+def new_run_view(row: dict[str, Any]) -> dict[str, Any]:
+    """A run as it was written a moment ago: what it cannot have yet is None."""
+    return run_view(dict.fromkeys((*RUN_FIELDS, "error_kind", "error_message", "output")) | row)
+
+
 def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """The trail, the attempts and the late results of a run, their JSON read."""
     for attempt in history["attempts"]:

@@ -131,6 +131,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._gate = asyncio.Lock()
         self._trusted: set[int] = set()
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """The pool stands and the database has answered.
@@ -184,6 +185,7 @@ class Database:
             return
         try:
             async with asyncio.timeout(2):
+                await asyncio.gather(*self._returning)
                 await pool.close()
         except (TimeoutError, *_UNREACHABLE):
             pool.terminate()
@@ -209,14 +211,19 @@ class Database:
                 self._trusted.clear()
             raise
         finally:
-            # Giving a session back is shielded by the pool, so a cancelled step leaks none.
-            with translated("the end of a session"):
-                await pool.release(connection, timeout=2)
+            self._give_back(pool, connection)
+
+    def _give_back(self, pool: Any, connection: Any) -> None:
+        """The session is on its way to the pool. Nobody waits for that, and no cancellation can stop it."""
+        task = asyncio.get_running_loop().create_task(_release(pool, connection))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     async def _acquire(self, pool: Any) -> Any:
         """A session that was opened since the last one was lost."""
         while True:
-            connection = await pool.acquire(timeout=CONNECT_TIMEOUT)
+            # One that lies idle is there at once; a limit would cost a task of its own.
+            connection = await pool.acquire(timeout=None if pool.get_idle_size() else CONNECT_TIMEOUT)
             if connection.get_server_pid() in self._trusted:
                 return connection
             connection.terminate()
@@ -271,6 +278,13 @@ class Session:
         statement = self._database.statements[name]
         self._database.calls += 1
         return statement.text, [values[parameter] for parameter in statement.parameters]
+
+
+async def _release(pool: Any, connection: Any) -> None:
+    try:
+        await pool.release(connection, timeout=2)
+    except (TimeoutError, *_UNREACHABLE):
+        connection.terminate()
 
 
 async def _rehearse(session: Session, names: Sequence[str], statements: Statements) -> None:

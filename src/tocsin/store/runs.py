@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.errors import Conflict
 from tocsin.domain.run import POISONED_AFTER, RunKind, RunState
+from tocsin.store.attempts import assignment_of, sparse, uniform
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation
 from tocsin.store.retention import first_id_at
@@ -38,6 +41,15 @@ class Request:
     input: str | None = None
     nominal_at: datetime | None = None
     id: UUID = field(default_factory=uuid7)
+
+
+class Fired(NamedTuple):
+    """A run that was asked for. row: itself, if it is new; begun: the same, when it was begun with its insert."""
+
+    run_id: UUID
+    agent: str
+    row: dict[str, Any] | None
+    begun: Assignment | None
 
 
 class Runs:
@@ -81,9 +93,13 @@ class Runs:
         overlap: str,
         overlap_scope: str,
     ) -> list[tuple[UUID, bool]]:
-        """One (run id, created) for each request; a key seen before answers with its first run."""
+        """One (run id, created) for each request; a key seen before answers with its first run.
+
+        Raises: Conflict, when the trigger was deleted meanwhile.
+        """
+        nominal, nominals = uniform([request.nominal_at for request in requests])
         for _ in range(2):
-            rows = await self._database.fetch(
+            count, *former = await self._database.fetch(
                 "enqueue",
                 now=self._clock.now(),
                 actor=self._who.actor,
@@ -94,14 +110,39 @@ class Runs:
                 overlap=overlap,
                 overlap_scope=overlap_scope,
                 ids=[request.id for request in requests],
-                nominals=[request.nominal_at for request in requests],
+                nominals=nominals,
+                nominal=nominal,
                 keys=[request.key for request in requests],
-                inputs=[request.input for request in requests],
+                inputs=sparse([request.input for request in requests]),
             )
+            known = {row["key"]: row["run_id"] for row in former}
             # A key that another session committed meanwhile is not in this statement's snapshot.
-            if len(rows) >= len(requests):
-                break
-        return [(row["id"], row["created"]) for row in rows]
+            if count["created"] + len(former) >= len(requests):
+                return [(known.get(request.key, request.id), request.key not in known) for request in requests]
+        raise Conflict("the trigger was deleted meanwhile")
+
+    async def fire(self, name: str, request: Request, *, agent: str | None, holder: UUID | None) -> Fired | None:
+        """The run that was asked for of a trigger, begun by ``holder`` if that may be; None, see the statement."""
+        for _ in range(2):
+            row = await self._database.fetchrow(
+                "fire",
+                now=self._clock.now(),
+                actor=self._who.actor,
+                name=name,
+                id=request.id,
+                key=request.key,
+                input=request.input,
+                agent=agent,
+                holder=holder,
+            )
+            if row is None:
+                return None
+            if row["id"] is not None:
+                begun = assignment_of(row) if row["state"] == "running" else None
+                return Fired(row["id"], row["agent"], dict(row), begun)
+            if row["former"] is not None:
+                return Fired(row["former"], row["agent"], None, None)
+        return None
 
     async def cancel(self, run_id: UUID, *, reason: str) -> tuple[str, str] | None:
         """(state before, state now), or None where there is no such run."""

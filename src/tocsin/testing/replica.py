@@ -154,7 +154,7 @@ class SimulatedReplica:
             log=self._world.log,
             batch=BATCH,
             fired=_nothing,
-            desk=Desk([self.runner]),
+            desk=Desk([self.runner], self.who),
         )
 
     def _compose_keeper(self) -> None:

@@ -274,3 +274,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                 ELSE v.value END
       FROM (SELECT coalesce(input #>> string_to_array(path, '.'), '') AS value) v
 $$;
+
+-- Within which runs of a trigger exclude each other; NULL where they do not. One expression, so that it is inlined.
+CREATE FUNCTION tocsin.scope_of(trigger_id uuid, agent text, overlap text, overlap_scope text, input jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN overlap = 'allow' THEN NULL
+                WHEN overlap_scope = 'trigger' THEN trigger_id::text
+                WHEN overlap_scope = 'agent' THEN 'agent:' || agent
+                WHEN overlap_scope LIKE 'backfill:%' THEN overlap_scope
+                ELSE 'agent:' || agent || ':' || overlap_scope || '=' || tocsin.key_of(input, substr(overlap_scope, 7))
+           END
+$$;

@@ -109,53 +109,120 @@ SELECT f.id, f.fence, f.reason, t.name AS trigger
   JOIN tocsin.triggers t ON t.id = f.trigger_id
 
 -- name: enqueue
--- Runs asked for by hand, by an edge or as a backfill; a key seen before gives the run it gave then.
+-- Runs asked for of one trigger, many at once. One row says how many are new; then one for each key seen before, with
+-- the run it gave then.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
-), given AS (
-    SELECT g.id, g.nominal_at, g.key, g.input
+), target AS MATERIALIZED (
+    SELECT t.id, t.version, t.agent, t.input, a.deadline, a.max_attempts
+      FROM tocsin.triggers t
+      JOIN tocsin.agents a ON a.name = t.agent
+     WHERE t.id = :trigger_id::uuid AND t.status <> 'deleted'
+), asked AS MATERIALIZED (
+    SELECT g.id, coalesce(g.nominal_at, :nominal::timestamptz, instant.now) AS nominal_at, g.key,
+           coalesce(g.input::jsonb, t.input) AS input
       FROM unnest(:ids::uuid[], :nominals::timestamptz[], :keys::text[], :inputs::text[])
         AS g (id, nominal_at, key, input)
-), asked AS MATERIALIZED (
-    SELECT g.id, t.id AS trigger_id, t.version, t.agent, coalesce(g.nominal_at, instant.now) AS nominal_at, g.key,
-           s.scope, a.deadline, a.max_attempts, i.input
-      FROM given g
-      JOIN tocsin.triggers t ON t.id = :trigger_id::uuid AND t.status <> 'deleted'
-      JOIN tocsin.agents a ON a.name = t.agent
+     CROSS JOIN target t
      CROSS JOIN instant
-     CROSS JOIN LATERAL (SELECT coalesce(g.input::jsonb, t.input) AS input) i
-     CROSS JOIN LATERAL (
-        SELECT CASE WHEN :overlap::text = 'allow' THEN NULL
-                    WHEN :overlap_scope LIKE 'backfill:%' THEN :overlap_scope
-                    WHEN :overlap_scope::text = 'agent' THEN 'agent:' || t.agent
-                    WHEN :overlap_scope = 'trigger' THEN t.id::text
-                    ELSE 'agent:' || t.agent || ':' || :overlap_scope || '='
-                         || tocsin.key_of(i.input, substr(:overlap_scope, 7))
-               END AS scope) s
 ), fresh AS (
     INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
-    SELECT k.trigger_id, k.nominal_at, k.key, k.id FROM asked k
+    SELECT :trigger_id, k.nominal_at, k.key, k.id FROM asked k
     ON CONFLICT DO NOTHING
     RETURNING run_id
 ), inserted AS (
     INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at,
                              occurrence_key, lane, priority, overlap, scope, available_at, deadline_at,
                              max_attempts, input, queued_at, asked_by)
-    SELECT k.id, k.trigger_id, k.version, k.agent, :kind::text, k.nominal_at, k.nominal_at, k.key, :lane::text,
-           :priority::smallint, :overlap, k.scope, instant.now, instant.now + k.deadline, k.max_attempts, k.input,
-           instant.now, :actor::text
-      FROM asked k, instant
+    SELECT k.id, t.id, t.version, t.agent, :kind::text, k.nominal_at, k.nominal_at, k.key, :lane::text,
+           :priority::smallint, :overlap::text,
+           tocsin.scope_of(t.id, t.agent, :overlap, :overlap_scope::text, k.input),
+           instant.now, instant.now + t.deadline, t.max_attempts, k.input, instant.now, :actor::text
+      FROM asked k, target t, instant
      WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
     RETURNING id
 ), hint AS (
-    SELECT pg_notify('tocsin', 'runs ' || :actor) FROM inserted LIMIT 1
+    SELECT count(*) AS created,
+           CASE WHEN count(*) > 0 THEN pg_notify('tocsin', 'runs ' || :actor) END AS told
+      FROM inserted
 )
-SELECT g.id, true AS created FROM inserted g LEFT JOIN hint ON true
+SELECT NULL::text AS key, NULL::uuid AS run_id, h.created, h.told FROM hint h
  UNION ALL
-SELECT o.run_id, false
-  FROM given g
-  JOIN tocsin.occurrences o ON o.trigger_id = :trigger_id AND o.key = g.key
- WHERE (g.id IN (SELECT f.run_id FROM fresh f)) IS NOT TRUE
+SELECT k.key, o.run_id, NULL, NULL
+  FROM asked k
+  JOIN tocsin.occurrences o ON o.trigger_id = :trigger_id AND o.key = k.key
+ WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS NOT TRUE
+
+-- name: fire
+-- A run of a named trigger now, in one round trip; a key seen before gives the run it gave then. Where a slot was kept
+-- here for :agent, and nothing stands in the run's way, it is begun in the same commit, as in materialise. No row
+-- comes back for a trigger that is not there, is broken, or says of its overlap what only its reader can judge.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), asked AS MATERIALIZED (
+    SELECT t.id AS trigger_id, t.name, t.version, t.agent, a.deadline, a.max_attempts, i.input, p.overlap,
+           (t.policy ->> 'priority')::smallint AS priority,
+           tocsin.scope_of(t.id, t.agent, p.overlap, t.policy ->> 'overlap_scope', i.input) AS scope,
+           t.agent = :agent::text AND a.concurrency IS NULL
+               AND EXISTS (SELECT FROM tocsin.leases l, instant
+                            WHERE l.holder = :holder::uuid AND l.ended_at IS NULL AND l.expires_at > instant.now)
+               AND NOT EXISTS (SELECT FROM tocsin.runs q, instant
+                                WHERE q.state = 'queued' AND q.agent = t.agent AND q.lane = 'live'
+                                  AND q.available_at <= instant.now) AS may_begin
+      FROM tocsin.triggers t
+      JOIN tocsin.agents a ON a.name = t.agent
+     CROSS JOIN LATERAL (SELECT coalesce(:input::jsonb, t.input) AS input) i
+     CROSS JOIN LATERAL (
+        SELECT CASE WHEN t.policy ->> 'overlap' = 'allow' THEN 'allow' ELSE 'queue_one' END AS overlap) p
+     WHERE t.name = :name::text AND t.status NOT IN ('deleted', 'broken')
+       AND jsonb_typeof(t.policy -> 'overlap') = 'string' AND jsonb_typeof(t.policy -> 'overlap_scope') = 'string'
+       AND t.policy -> 'priority' IN ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+), judged AS MATERIALIZED (
+    SELECT k.*,
+           CASE WHEN k.may_begin IS NOT TRUE THEN false
+                WHEN k.scope IS NULL THEN true
+                WHEN (SELECT h.scope FROM tocsin.runs h WHERE h.scope = k.scope AND h.state = 'running') IS NOT NULL
+                THEN false
+                ELSE pg_try_advisory_xact_lock(hashtextextended(k.scope, 0))
+           END AS begun
+      FROM asked k
+), fresh AS (
+    INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
+    SELECT j.trigger_id, instant.now, :key::text, :id::uuid FROM judged j, instant
+    ON CONFLICT DO NOTHING
+    RETURNING run_id
+), inserted AS (
+    INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, occurrence_key,
+                             lane, priority, overlap, scope, available_at, deadline_at, max_attempts, input,
+                             queued_at, asked_by, state, holder, claimed_by, fence, attempt, seq, started_at)
+    SELECT :id, j.trigger_id, j.version, j.agent, 'manual', instant.now, instant.now, :key, 'live', j.priority,
+           j.overlap, j.scope, instant.now, instant.now + j.deadline, j.max_attempts, j.input, instant.now,
+           :actor::text,
+           CASE WHEN j.begun THEN 'running' ELSE 'queued' END,
+           CASE WHEN j.begun THEN :holder END,
+           CASE WHEN j.begun THEN :holder END,
+           j.begun::integer, j.begun::integer, 1 + j.begun::integer,
+           CASE WHEN j.begun THEN instant.now END
+      FROM judged j, instant
+     WHERE EXISTS (SELECT FROM fresh)
+    RETURNING id, trigger_id, agent, kind, lane, fence, attempt, max_attempts, nominal_at, effective_at, started_at,
+              deadline_at, input, occurrence_key, scope IS NOT NULL AS scoped, state, priority, available_at,
+              queued_at, holder
+), hint AS (
+    SELECT pg_notify('tocsin', CASE i.state WHEN 'queued' THEN 'runs ' ELSE 'begun ' END || :actor) AS told
+      FROM inserted i
+)
+SELECT i.id, j.trigger_id, j.name AS trigger, j.agent, i.kind, i.lane, i.fence, i.attempt, i.max_attempts,
+       i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped, false AS rearms,
+       l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
+       lr.output AS last_output, i.state, i.priority, i.available_at, i.queued_at, i.holder,
+       o.run_id AS former, h.told
+  FROM judged j
+  LEFT JOIN inserted i ON true
+  LEFT JOIN hint h ON true
+  LEFT JOIN tocsin.occurrences o ON i.id IS NULL AND o.trigger_id = j.trigger_id AND o.key = :key
+  LEFT JOIN tocsin.last_successes l ON i.state = 'running' AND l.trigger_id = j.trigger_id
+  LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
 
 -- name: cancel_run
 -- Ask for the end of a run: at once when it is queued, by its holder when it is running.

@@ -24,12 +24,7 @@ WITH instant AS (
     SELECT o.id, o.trigger_id, o.nominal_at, coalesce(o.effective_at, o.nominal_at) AS effective_at, o.lane,
            o.priority, o.overlap, o.not_after, o.wants_to_begin, t.version, t.agent, t.input, a.deadline,
            a.max_attempts, a.concurrency,
-           CASE WHEN o.overlap = 'allow' THEN NULL
-                WHEN o.overlap_scope = 'trigger' THEN o.trigger_id::text
-                WHEN o.overlap_scope = 'agent' THEN 'agent:' || t.agent
-                ELSE 'agent:' || t.agent || ':' || o.overlap_scope || '='
-                     || tocsin.key_of(t.input, substr(o.overlap_scope, 7))
-           END AS scope
+           tocsin.scope_of(o.trigger_id, t.agent, o.overlap, o.overlap_scope, t.input) AS scope
       FROM (SELECT g.id, g.trigger_id, coalesce(g.nominal_at, :nominal::timestamptz) AS nominal_at, g.effective_at,
                    coalesce(g.lane, :lane::text) AS lane, coalesce(g.priority, :priority::smallint) AS priority,
                    coalesce(g.overlap, :overlap::text) AS overlap,
