@@ -54,9 +54,9 @@ class Tocsin(Adapter):
 
     async def enqueue(self, order: Order, stage: Stage) -> None:
         async with control_of(order.dsn) as (control, _):
-            inputs = [{"key": f"{order.prefix}-{n}", "nap": order.nap} for n in range(order.count)]
+            keys = [f"{order.prefix}-{n}" for n in range(order.count)]
             started = time.monotonic()
-            await control.fire_many("bulk", [(payload["key"], payload) for payload in inputs])
+            await control.fire_many("bulk", [(key, {"key": key, "nap": order.nap}) for key in keys])
             stage.say("enqueued", seconds=time.monotonic() - started)
 
     async def register(self, order: Order, stage: Stage) -> None:
@@ -82,20 +82,19 @@ class Tocsin(Adapter):
         )
 
     async def history(self, order: Order, stage: Stage) -> None:
-        """One real run of each state of its life, copied: row and trail."""
+        """One real run that has succeeded, copied; its trail stands in its row."""
         connection = await asyncpg.connect(order.dsn)
         await connection.execute(
             f"CREATE TABLE copied AS SELECT gen_random_uuid() AS id, g FROM generate_series(1, {order.count}) g",
             timeout=600,
         )
         one = await connection.fetchval("SELECT id FROM tocsin.runs WHERE state = 'succeeded' LIMIT 1")
-        for table, replaced in (
-            ("runs", {"id": "c.id", "occurrence_key": "'manual:old-' || c.g"}),
-            ("transitions", {"run_id": "c.id"}),
+        for table, key, replaced in (
+            ("runs", "id", {"id": "c.id", "occurrence_key": "'manual:old-' || c.g"}),
+            ("occurrences", "run_id", {"run_id": "c.id", "key": "'manual:old-' || c.g"}),
         ):
             names = await columns(connection, table)
             values = ", ".join(replaced.get(name, f"r.{name}") for name in names)
-            key = "id" if table == "runs" else "run_id"
             await connection.execute(
                 f"INSERT INTO tocsin.{table} ({', '.join(names)}) SELECT {values} FROM tocsin.{table} r, copied c"
                 f" WHERE r.{key} = '{one}'",

@@ -37,9 +37,11 @@ class Lookout:
         self._every = poll_every.total_seconds()
         self._seen = seen
         self._blinded = blinded
+        self._is_quiet = False
 
     def rest(self) -> float | None:
-        return self._every
+        """Half as often while nothing is to be done anywhere and hints of the contrary would arrive."""
+        return self._every * 2 if self._is_quiet and self._signals.listening else self._every
 
     async def run_once(self) -> bool:
         try:
@@ -51,5 +53,6 @@ class Lookout:
             await self._signals.close()
             raise
         self._time.learn(look.now, asked_at=asked_at)
+        self._is_quiet = look.ready_at is None and not (look.others_run or look.waiting or look.cancelling)
         self._seen(look)
         return False
