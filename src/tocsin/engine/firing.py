@@ -16,10 +16,10 @@ from tocsin.domain.trigger import Overlap, TriggerSpec
 from tocsin.engine.desk import Desk, Kept
 from tocsin.store.runs import Fired, Request, Runs
 
-CHUNK: Final = 2_000
+CHUNK: Final = 2000
 """Requests in one statement; each is a transaction."""
 
-AT_ONCE: Final = 3
+AT_ONCE: Final = 2
 """Statements on their way together: the database's work on one is the encoding of the next."""
 
 
