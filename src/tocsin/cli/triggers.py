@@ -256,7 +256,8 @@ async def _fire(name: str, key: str | None, payload: Any, json: bool) -> None:
     if json:
         emit(row)
     else:
-        typer.echo(f"queued run {row['id']}; follow it with `tocsin run watch {row['id']}`")
+        what = "queued run" if row["created"] else f"that key was seen before, and gave the {row['state']} run"
+        typer.echo(f"{what} {row['id']}; follow it with `tocsin run watch {row['id']}`")
 
 
 def backfill(

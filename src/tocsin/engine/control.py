@@ -27,7 +27,6 @@ from tocsin.engine.standing import standing
 from tocsin.engine.views import (
     agent_view,
     history_view,
-    new_run_view,
     replica_view,
     run_view,
     trigger_detail,
@@ -55,7 +54,7 @@ class Control:
         self._triggers = Triggers(database=database, clock=clock, who=who)
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
-        self._firing = Firing(runs=self._runs, desk=desk)
+        self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
 
     # --- apps and triggers
 
@@ -168,20 +167,7 @@ class Control:
 
         Raises: NotFound; BadInput; PayloadTooLarge.
         """
-        if key is not None and not key.strip():
-            raise BadInput("key: must not be empty: every fire with it would be the same run")
-        payload = None if input is None else encode(input, what="input").decode()
-        request = Request(key=f"manual:{key if key is not None else uuid4()}", input=payload)
-        fired = await self._firing.by_name(name, request)
-        if fired is not None and fired.row is not None:
-            return new_run_view(fired.row) | {"created": True}
-        if fired is not None:
-            return await self._run_of(fired.run_id, created=False)
-        row = await self._row(name)
-        spec = readable(row)
-        overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
-        [(run_id, created)] = await self._firing.queued([request], row.id, spec, overlap=overlap)
-        return await self._run_of(run_id, created=created)
+        return await self._firing.fire(name, key, input)
 
     async def fire_many(self, name: str, requests: Sequence[tuple[str | None, Any]]) -> list[dict[str, Any]]:
         """A run now for each (key, input), in their order: ``id``, and whether it is new. A key gives one run.
@@ -190,18 +176,7 @@ class Control:
 
         Raises: NotFound; BadInput; PayloadTooLarge.
         """
-        row = await self._row(name)
-        spec = readable(row)
-        asked = [
-            Request(
-                key=f"manual:{key if key is not None else uuid4()}",
-                input=None if payload is None else encode(payload, what="input").decode(),
-            )
-            for key, payload in requests
-        ]
-        overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
-        fired = await self._firing.queued(asked, row.id, spec, overlap=overlap)
-        return [{"id": run_id, "created": created} for run_id, created in fired]
+        return await self._firing.fire_many(name, requests)
 
     async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool = False) -> dict[str, Any]:
         """Every occurrence in [since, until] is run once more, one at a time, beside live work.
@@ -274,13 +249,6 @@ class Control:
         if row is None:
             raise NotFound("run", run_id)
         return run_view(row) | history_view(await self._runs.history(run_id))
-
-    async def _run_of(self, run_id: UUID, *, created: bool) -> dict[str, Any]:
-        """The run that was asked for, as it stands; created: whether it was not there before."""
-        row = await self._runs.get(run_id)
-        if row is None:
-            raise NotFound("run", run_id)
-        return run_view(row) | {"created": created}
 
     async def cancel_run(self, run_id: UUID) -> dict[str, Any]:
         """A queued run is cancelled; a running one is asked to stop, and fenced if it does not.

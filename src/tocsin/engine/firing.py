@@ -7,14 +7,19 @@ queued for anybody, or is swept like any other claim. A key seen before gives th
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+from uuid import UUID, uuid4
 
+from tocsin.domain.errors import BadInput, NotFound
+from tocsin.domain.payload import encode
 from tocsin.domain.run import Lane, RunKind
 from tocsin.domain.trigger import Overlap, TriggerSpec
 from tocsin.engine.desk import Desk, Kept
+from tocsin.engine.resting import readable
+from tocsin.engine.views import new_run_view, run_view
 from tocsin.store.runs import Fired, Request, Runs
+from tocsin.store.trigger_rows import TriggerRow
 
 CHUNK: Final = 2000
 """Requests in one statement; each is a transaction."""
@@ -24,14 +29,45 @@ AT_ONCE: Final = 2
 
 
 class Firing:
-    """desk: where slots are to be had in this process, if it serves agents."""
+    """row: a trigger by its name, or NotFound; desk: where slots are to be had in this process, if it serves agents."""
 
-    def __init__(self, *, runs: Runs, desk: Desk | None) -> None:
+    def __init__(self, *, runs: Runs, row: Callable[[str], Awaitable[TriggerRow]], desk: Desk | None) -> None:
         self._runs = runs
+        self._row = row
         self._desk = desk
         self._agents: dict[str, str] = {}
 
-    async def by_name(self, name: str, request: Request) -> Fired | None:
+    async def fire(self, name: str, key: str | None, payload: Any) -> dict[str, Any]:
+        """The run, as an edge shows it; ``created``: whether it was not there before.
+
+        Raises: NotFound; Conflict, for a broken trigger; BadInput; PayloadTooLarge.
+        """
+        request = _request(key, payload)
+        fired = await self._by_name(name, request)
+        if fired is not None and fired.row is not None:
+            return new_run_view(fired.row) | {"created": True}
+        if fired is not None:
+            return await self._standing(fired.run_id, created=False)
+        row = await self._row(name)
+        spec = readable(row)
+        [(run_id, created)] = await self.queued([request], row.id, spec, overlap=_overlap(spec))
+        return await self._standing(run_id, created=created)
+
+    async def fire_many(self, name: str, asked: Sequence[tuple[str | None, Any]]) -> list[dict[str, Any]]:
+        """``id`` and ``created`` for each (key, input), in their order."""
+        row = await self._row(name)
+        spec = readable(row)
+        requests = [_request(key, payload) for key, payload in asked]
+        fired = await self.queued(requests, row.id, spec, overlap=_overlap(spec))
+        return [{"id": run_id, "created": created} for run_id, created in fired]
+
+    async def _standing(self, run_id: UUID, *, created: bool) -> dict[str, Any]:
+        row = await self._runs.get(run_id)
+        if row is None:
+            raise NotFound("run", run_id)
+        return run_view(row) | {"created": created}
+
+    async def _by_name(self, name: str, request: Request) -> Fired | None:
         """The run; None where only the trigger's reader can judge it, or it is not there."""
         agent = self._agents.get(name)
         with Kept(self._desk) as kept:
@@ -72,3 +108,15 @@ class Firing:
 
         chunks = [requests[first : first + CHUNK] for first in range(0, len(requests), CHUNK)]
         return [answer for part in await asyncio.gather(*map(send, chunks)) for answer in part]
+
+
+def _request(key: str | None, payload: Any) -> Request:
+    if key is not None and not key.strip():
+        raise BadInput("key: must not be empty: every fire with it would be the same run")
+    encoded = None if payload is None else encode(payload, what="input").decode()
+    return Request(key=f"manual:{key if key is not None else uuid4()}", input=encoded)
+
+
+def _overlap(spec: TriggerSpec) -> Overlap:
+    """Source: docs/semantics.md, 4.4."""
+    return spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ONE
