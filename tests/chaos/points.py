@@ -74,7 +74,7 @@ def install(crash: str, ledger: Journal) -> None:
         at(f"before:{_point(name)}")
         row = await fetchrow(self, name, **values)
         at(f"after:{_point(name)}")
-        if name == "settle_plain":
+        if name == "settle_plain" and row is not None:
             # What it did not close is settled once more, by the statement that can say why not.
             ours = set(values["ids"] if row["ours"] is None else row["ours"])
             closed = [place for place, run_id in enumerate(values["ids"]) if run_id in ours]

@@ -28,6 +28,7 @@ from tocsin.domain.errors import DatabaseUnavailable
 from tocsin.domain.run import StopReason
 from tocsin.engine.control import Control
 from tocsin.engine.keeper import Keeper
+from tocsin.engine.sweeper import PROBE_EVERY
 from tocsin.run import Run
 from tocsin.store.database import Database
 from tocsin.store.leases import Leases
@@ -344,7 +345,9 @@ async def test_a_free_lock_is_proof_only_when_seen_twice(world: World) -> None:
         run_id = await world.queue()
         await victim.claim()
         peer = await world.peer()
-        peer.sweeper.suspect()
+        assert peer.sweeper.suspect()
+        assert not peer.sweeper.suspect()
+        world.clock.turn(PROBE_EVERY)
         await peer.sweeper.run_once()
         assert await peer.leases.free_locks() == {}
         await kept.database.close()

@@ -77,6 +77,12 @@ def test_i2_a_way_out_of_a_terminal_state() -> None:
     assert {"I2", "I16"} <= found(a_history(runs=[a_run(seq=4, state="queued")], transitions=trail))
 
 
+def test_i2_a_second_end_that_a_row_keeps_no_trace_of() -> None:
+    once = {"run_id": RUN, "was": "running", "state": "succeeded", "fence": 1, "at": NOON}
+    assert found(a_history(ends=[once])) == set()
+    assert found(a_history(ends=[once, once | {"was": "succeeded"}])) == {"I2"}
+
+
 def test_i3_an_occurrence_that_became_nothing() -> None:
     assert found(a_history(runs=[], transitions=[])) == {"I3"}
 

@@ -59,7 +59,9 @@ TOOK_EDGES: Final = "ALTER TABLE tocsin.runs DROP CONSTRAINT runs_took_edges"
 def unlocked() -> Statements:
     """Two planners may decide the same triggers, and the later moves the cursor from wherever it stands."""
     statements = without(load(), "lock_due", r"FOR UPDATE SKIP LOCKED")
-    return without(statements, "materialise", r" AND t\.next_at = coalesce\(c\.old, [^)]*\)")
+    return without(
+        statements, "materialise", r"AND t\.next_at = coalesce\(c\.old, ([^)]*)\)", r"AND \1 IS NOT DISTINCT FROM \1"
+    )
 
 
 def unlimited() -> Statements:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from tocsin.testing.history import CursorSeen, Declared, History
+from tocsin.testing.history import CursorSeen, Declared, History, Row
 from tocsin.testing.history.logs import Change, Logs
 from tocsin.testing.scripted import Answered, Begun, Ledger
 
@@ -16,6 +16,7 @@ def history_of(logs: Logs) -> History:
     return History(
         runs=tables.get("runs", []),
         transitions=tables.get("transitions", []),
+        ends=list(_ends(logs)),
         skips=tables.get("skips", []),
         triggers=tables.get("triggers", []),
         leases=tables.get("leases", []),
@@ -26,6 +27,14 @@ def history_of(logs: Logs) -> History:
         poisoned={UUID(one) for one in logs.poisoned},
         until=logs.until,
     )
+
+
+def _ends(logs: Logs) -> Iterator[Row]:
+    """Every write that left a run ended: its row keeps the latest alone."""
+    for change in logs.changes("runs"):
+        before, after = change.before, change.after
+        if before is not None and after is not None and after["finished_at"] is not None:
+            yield {"run_id": after["id"], "was": before["state"], "state": after["state"], "at": change.at}
 
 
 def declared(logs: Logs) -> Iterator[Declared]:
