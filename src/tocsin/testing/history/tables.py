@@ -33,7 +33,12 @@ def _ends(logs: Logs) -> Iterator[Row]:
     """Every write that left a run ended: its row keeps the latest alone."""
     for change in logs.changes("runs"):
         before, after = change.before, change.after
-        if before is not None and after is not None and after["finished_at"] is not None:
+        if (
+            before is not None
+            and after is not None
+            and after["finished_at"] is not None
+            and change.moved("finished_at")
+        ):
             yield {"run_id": after["id"], "was": before["state"], "state": after["state"], "at": change.at}
 
 
