@@ -19,6 +19,7 @@ from uuid import UUID
 from tocsin.clock import Clock, SystemClock
 from tocsin.domain.errors import SchemaMismatch, StoreError
 from tocsin.domain.run import RunState, Settlement, StopReason
+from tocsin.engine.control import Control
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk
 from tocsin.engine.drain import Drain
@@ -209,7 +210,7 @@ class Replica:
         stack.push_async_callback(self.database.close)
         await self.database.open()
         await self._check_schema()
-        await self.database.rehearse(HOT, sessions=REHEARSED)
+        await self._rehearse()
         stack.push_async_callback(self._signals.close)
         await stack.enter_async_context(self._keeping)
         self._sweeper_loop = await self._start(self.sweeper)
@@ -224,6 +225,13 @@ class Replica:
         self._planner_loop = await self._start(self.planner)
         self._lookout_loop = await self._start(self.lookout)
         stack.callback(self._close_doors)
+
+    async def _rehearse(self) -> None:
+        """The first burst finds its statements planned; if that cannot be, it finds them later."""
+        try:
+            await self.database.rehearse(HOT, sessions=REHEARSED)
+        except StoreError as error:
+            self._log.warning("hub.unrehearsed", error=str(error))
 
     async def _start(self, service: Service) -> Loop:
         loop = Loop(service, clock=self._clock, log=self._log)
@@ -246,6 +254,10 @@ class Replica:
         """Whether this replica takes work: not draining, and every loop gets through its steps."""
         return not self.draining and self._keeping.healthy and all(loop.healthy for loop in self._loops)
 
+    def control(self, actor: str) -> Control:
+        """Every operation, where a run that is asked for begins at once if there is a slot for it here."""
+        return Control(database=self.database, clock=self._clock, actor=actor, desk=self.desk)
+
     def hurry(self) -> None:
         """The drain's present stage ends at once."""
         self._drain.hurry()
@@ -263,7 +275,7 @@ class Replica:
 
         While an answer is under way, it may be theirs: the next renewal will name them again.
         """
-        if self.planner.claiming or any(runner.claiming for runner in self.runners):
+        if self.planner.claiming or any(runner.claiming or runner.kept for runner in self.runners):
             return
         for run_id, fence in strays:
             if self.hands.get(run_id) is None:

@@ -1,11 +1,13 @@
 """What once went wrong between a claim and its end, or between two holders, and must not again."""
 
+import asyncio
 from random import Random
 from uuid import UUID
 
 from tests.engine.building import MINUTE, SECOND, Heard, World, a_replica, a_trigger, an_end, eventually, no_agent
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import Overlap
+from tocsin.run import Run
 from tocsin.store.attempts import FollowUp
 from tocsin.store.database import Database
 
@@ -102,6 +104,67 @@ async def test_a_lock_that_another_session_holds_is_not_advertised(world: World)
     assert not await peer.leases.hold_lock()
     assert await world.value("SELECT lock_key FROM tocsin.leases") is None
     await former.close()
+
+
+async def test_work_that_queues_behind_what_was_begun_with_its_insert_begins_when_that_ends(world: World) -> None:
+    """No look comes to help: the end of whatever fills the slots makes room."""
+    begun: list[str] = []
+    go_on = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        begun.append(run.id)
+        await go_on.wait()
+
+    await world.declare(a_trigger(overlap=Overlap.ALLOW), agents={"agent": agent})
+    async with a_replica(world.dsn, {"agent": agent}, slots=1, poll_every=600, lease=30) as replica:
+        control = replica.control("test")
+        # The first tells whose trigger it is; from then on a slot is kept.
+        await control.fire("t")
+        await eventually(lambda: len(begun) == 1)
+        go_on.set()
+        await eventually(lambda: not len(replica.hands))
+        go_on.clear()
+        first = await control.fire("t")
+        second = await control.fire("t")
+        assert (first["state"], second["state"]) == ("running", "queued")
+        await eventually(lambda: len(begun) == 2)
+        go_on.set()
+        await eventually(lambda: len(begun) == 3)
+
+
+async def test_fires_that_race_for_one_scope_all_become_runs(world: World) -> None:
+    async def agent() -> None:
+        await asyncio.sleep(0)
+
+    await world.declare(a_trigger(), agents={"agent": agent})
+    async with a_replica(world.dsn, {"agent": agent}) as replica:
+        control = replica.control("test")
+        for _ in range(40):
+            fired = await asyncio.gather(*(control.fire("t") for _ in range(4)))
+            assert all(run["created"] for run in fired)
+
+
+async def test_what_is_about_to_begin_is_no_stray(world: World) -> None:
+    await world.declare(a_trigger())
+    async with a_replica(world.dsn, {"agent": no_agent}) as replica:
+        [runner] = replica.runners
+        assert runner.keep()
+        replica._give_back([(UUID(int=7), 1)])
+        assert not len(replica.settler)
+        runner.give_back(1)
+        replica._give_back([(UUID(int=7), 1)])
+        assert len(replica.settler) == 1
+
+
+async def test_many_asked_for_with_one_key_twice_are_told_apart(world: World) -> None:
+    await world.declare(a_trigger())
+    fired = await world.control.fire_many("t", [("k", 1), ("k", 2), ("z", 3), (None, 4)])
+    assert [run["created"] for run in fired].count(True) == 3
+    assert fired[0]["id"] == fired[1]["id"]
+    assert len({run["id"] for run in fired}) == 3
+    again = await world.control.fire_many("t", [("z", 3), ("new", 5)])
+    assert [run["created"] for run in again] == [False, True]
+    assert again[0]["id"] == fired[2]["id"]
 
 
 async def test_a_row_that_the_database_refuses_to_claim_holds_up_its_own_agent_only(world: World) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tocsin.domain.errors import BadInput, NotFound
+from tocsin.domain.errors import BadInput, Contended, NotFound
 from tocsin.domain.payload import encode
 from tocsin.domain.run import Lane, RunKind
 from tocsin.domain.trigger import Overlap, TriggerSpec
@@ -73,7 +73,11 @@ class Firing:
         with Kept(self._desk) as kept:
             keeps = agent is not None and kept.keep(agent)
             holder = self._desk.holder if keeps and self._desk is not None else None
-            fired = await self._runs.fire(name, request, agent=agent if keeps else None, holder=holder)
+            try:
+                fired = await self._runs.fire(name, request, agent=agent if keeps else None, holder=holder)
+            except Contended:
+                # A peer was first in its scope, unseen: it queues behind that one.
+                fired = await self._runs.fire(name, request, agent=None, holder=None)
             if fired is not None and fired.begun is not None:
                 kept.begin([fired.begun])
         if fired is not None and self._desk is not None:

@@ -39,8 +39,8 @@ class Hand:
     def ask_to_stop(self, reason: StopReason) -> None:
         """The attempt has been asked to stop, and is cut if it does not in its time. A second time changes nothing."""
         if self.stop.reason is None:
-            self.stop.request(reason)
             self._cut_later(self, reason)
+            self.stop.request(reason)
 
 
 class Hands:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from tocsin.clock import Clock
 from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.sweeper import PROBE_EVERY, SUSPECT_FOR
 from tocsin.store.leases import Leases, Look
 from tocsin.store.signals import Signals
 
@@ -40,8 +41,11 @@ class Lookout:
         self._is_quiet = False
 
     def rest(self) -> float | None:
-        """Half as often while nothing is to be done anywhere and hints of the contrary would arrive."""
-        return self._every * 2 if self._is_quiet and self._signals.listening else self._every
+        """Less often while nothing is to be done anywhere and hints of the contrary would arrive; yet before a
+        sweeper stops watching whom a hint has told it of.
+        """
+        quiet = min(self._every * 2, SUSPECT_FOR - 2 * PROBE_EVERY)
+        return max(self._every, quiet) if self._is_quiet and self._signals.listening else self._every
 
     async def run_once(self) -> bool:
         try:
@@ -53,6 +57,7 @@ class Lookout:
             await self._signals.close()
             raise
         self._time.learn(look.now, asked_at=asked_at)
-        self._is_quiet = look.ready_at is None and not (look.others_run or look.waiting or look.cancelling)
+        ready = look.ready_at is not None or look.next_ready_at is not None
+        self._is_quiet = not (ready or look.others_run or look.waiting or look.cancelling)
         self._seen(look)
         return False

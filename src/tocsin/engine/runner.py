@@ -93,6 +93,11 @@ class Runner:
         """Attempts that are being executed."""
         return self._active
 
+    @property
+    def kept(self) -> int:
+        """Slots that are kept for runs whose insert is under way."""
+        return self._kept
+
     def keep(self) -> bool:
         """A slot is kept for a run that is about to be inserted, if work does not queue for one already."""
         spare = self._executor.slots - self._active - self._kept
@@ -102,8 +107,9 @@ class Runner:
         return True
 
     def give_back(self, slots: int) -> None:
-        """So many kept slots are free again."""
+        """So many kept slots are free again, or taken by what was begun."""
         self._kept -= slots
+        self._make_room()
 
     def begin(self, assignments: Sequence[Assignment]) -> None:
         """Runs that were claimed for us are executed."""
@@ -142,6 +148,9 @@ class Runner:
         free = min(self._executor.slots - self._active - self._kept, self._batch, self._half)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         self.held_back = len(self._settler) > 2 * self._executor.slots
+        if free <= 0:
+            # Whatever filled the slots, a claim or an insert: the next end makes room for what is queued.
+            self._saturated = True
         if not self.accepting or free <= 0 or self.held_back or self._expired():
             return False
         while self._awaited and not self._time.until(self._awaited[0]):
@@ -312,6 +321,10 @@ class Runner:
                 follow_ups=reports.follow_ups if settlement.state is RunState.SUCCEEDED else (),
             ),
         )
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Where work may be queued for a slot, the next step comes at once."""
         if self._saturated and not self._woken:
             self._woken = True
             self._wake()

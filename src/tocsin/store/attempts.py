@@ -17,6 +17,9 @@ from tocsin.store.leases import Incarnation
 
 T = TypeVar("T")
 
+WARY: Final = 20
+"""Whole claims after a plain one that was refused."""
+
 OF_ASSIGNMENT: Final = Assignment.__struct_fields__.index("last")
 """Columns of a claimed row that are an assignment; the four of its trigger's last success follow."""
 
@@ -89,6 +92,7 @@ class Attempts:
         self._clock = clock
         self._who = who
         self._plain = False
+        self._wary = 0
 
     async def claim(self, quotas: Sequence[Quota], *, free: int) -> Claimed:
         """What was ready is ours, with its fence raised; nothing, when our lease has ended.
@@ -108,9 +112,13 @@ class Attempts:
             rows = await self._database.fetch("claim_plain", **values)
             if rows[0]["all_plain"] is not False:
                 return Claimed([assignment_of(row) for row in rows if row[0] is not None], [])
+            self._wary = WARY
         rows = await self._database.fetch("claim", **values)
-        # What stood at the head of the queue tells what the next claim will most likely need.
-        self._plain = self._plain if rows[0]["all_plain"] is None else rows[0]["all_plain"]
+        # What stood at the head of the queue tells what the next claim will most likely need. A run that waits for
+        # its scope is not among what claim tells of, so it is asked several times before the other is tried again.
+        self._wary = max(0, self._wary - 1)
+        if rows[0]["all_plain"] is not None:
+            self._plain = rows[0]["all_plain"] and not self._wary
         return Claimed(
             [assignment_of(row) for row in rows if row["state"] == "running"],
             [_skipped(row) for row in rows if row["state"] == "skipped"],

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -176,7 +176,11 @@ class Database:
             return
         async with AsyncExitStack() as stack:
             held = [await stack.enter_async_context(self.session()) for _ in range(sessions)]
-            await asyncio.gather(*(_rehearse(session, names, self.statements) for session in held))
+            # All of them have ended before a session goes back, whatever became of one.
+            parts = (_rehearse(session, names, self.statements) for session in held)
+            for failure in await asyncio.gather(*parts, return_exceptions=True):
+                if failure is not None:
+                    raise failure
 
     async def close(self) -> None:
         """Every session is closed; the ones that do not answer within two seconds are cut."""
@@ -284,7 +288,9 @@ async def _release(pool: Any, connection: Any) -> None:
     try:
         await pool.release(connection, timeout=2)
     except (TimeoutError, *_UNREACHABLE):
-        connection.terminate()
+        # The pool may have let go of it already.
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
 
 
 async def _rehearse(session: Session, names: Sequence[str], statements: Statements) -> None:

@@ -118,7 +118,9 @@ class Runs:
             known = {row["key"]: row["run_id"] for row in former}
             # A key that another session committed meanwhile is not in this statement's snapshot.
             if count["created"] + len(former) >= len(requests):
-                return [(known.get(request.key, request.id), request.key not in known) for request in requests]
+                # A key that stands twice among the requests, or a second try, finds what we have just written.
+                ids = [known.get(request.key, request.id) for request in requests]
+                return [(run_id, run_id == request.id) for run_id, request in zip(ids, requests, strict=True)]
         raise Conflict("the trigger was deleted meanwhile")
 
     async def fire(self, name: str, request: Request, *, agent: str | None, holder: UUID | None) -> Fired | None:
