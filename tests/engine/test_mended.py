@@ -4,6 +4,8 @@ import asyncio
 from random import Random
 from uuid import UUID
 
+import asyncpg
+
 from tests.engine.building import MINUTE, SECOND, Heard, World, a_replica, a_trigger, an_end, eventually, no_agent
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import Overlap
@@ -122,7 +124,8 @@ async def test_work_that_queues_behind_what_was_begun_with_its_insert_begins_whe
         await control.fire("t")
         await eventually(lambda: len(begun) == 1)
         go_on.set()
-        await eventually(lambda: not len(replica.hands))
+        [runner] = replica.runners
+        await eventually(lambda: not len(replica.hands) and not runner.claiming and not runner._saturated)
         go_on.clear()
         first = await control.fire("t")
         second = await control.fire("t")
@@ -132,16 +135,30 @@ async def test_work_that_queues_behind_what_was_begun_with_its_insert_begins_whe
         await eventually(lambda: len(begun) == 3)
 
 
-async def test_fires_that_race_for_one_scope_all_become_runs(world: World) -> None:
-    async def agent() -> None:
-        await asyncio.sleep(0)
-
-    await world.declare(a_trigger(), agents={"agent": agent})
-    async with a_replica(world.dsn, {"agent": agent}) as replica:
+async def test_a_fire_that_a_peer_was_before_unseen_queues_behind_it(world: World) -> None:
+    await world.declare(a_trigger())
+    async with a_replica(world.dsn, {"agent": no_agent}) as replica:
         control = replica.control("test")
-        for _ in range(40):
-            fired = await asyncio.gather(*(control.fire("t") for _ in range(4)))
-            assert all(run["created"] for run in fired)
+        await control.fire("t")
+        await eventually(lambda: world.value("SELECT state = 'succeeded' FROM tocsin.runs"))
+        rival = await asyncpg.connect(world.dsn)
+        try:
+            held = rival.transaction()
+            await held.start()
+            await rival.execute(
+                "INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at, lane,"
+                " priority, overlap, scope, available_at, max_attempts, input, queued_at, asked_by, state, holder,"
+                " claimed_by, fence, attempt, seq, started_at)"
+                " SELECT gen_random_uuid(), t.id, 1, t.agent, 'schedule', now(), now(), 'live', 5, 'skip', t.id::text,"
+                " now(), 1, 'null', now(), 'rival', 'running', p.id, p.id, 1, 1, 2, now()"
+                " FROM tocsin.triggers t, tocsin.replicas p"
+            )
+            fire = asyncio.create_task(control.fire("t"))
+            await eventually(lambda: world.value("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"))
+            await held.commit()
+            assert (await fire)["state"] == "queued"
+        finally:
+            await rival.close()
 
 
 async def test_what_is_about_to_begin_is_no_stray(world: World) -> None:
