@@ -12,7 +12,6 @@ from benchmarks.peers.adapters.frame import Adapter, Caller, Order, Recorder, St
 from tocsin import Hub, Run, at
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
-from tocsin.engine.desk import Desk
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
 from tocsin.settings import load_settings
@@ -37,11 +36,11 @@ def hub_of(order: Order, recorder: Recorder) -> Hub:
 
 
 @asynccontextmanager
-async def control_of(dsn: str, desk: Desk | None = None) -> AsyncIterator[tuple[Control, Database]]:
+async def control_of(dsn: str) -> AsyncIterator[tuple[Control, Database]]:
     database = Database(dsn)
     await database.open()
     try:
-        yield Control(database=database, clock=SystemClock(), actor="bench", desk=desk), database
+        yield Control(database=database, clock=SystemClock(), actor="bench"), database
     finally:
         await database.close()
 
@@ -104,13 +103,9 @@ class Tocsin(Adapter):
         await connection.close()
 
     @asynccontextmanager
-    async def caller(self, order: Order, desk: Desk | None = None) -> AsyncIterator[Caller]:
-        async with control_of(order.dsn, desk) as (control, _):
-
-            async def call(key: str) -> None:
-                await control.fire("bulk", input={"key": key, "nap": order.nap})
-
-            yield call
+    async def caller(self, order: Order) -> AsyncIterator[Caller]:
+        async with control_of(order.dsn) as (control, _):
+            yield _caller(control, order)
 
     async def work(self, order: Order, recorder: Recorder, stage: Stage) -> None:
         given: dict[str, Any] = {"slots": order.slots, "log_level": "warning"}
@@ -131,10 +126,16 @@ class Tocsin(Adapter):
             async with replica:
                 stage.up()
                 if order.fires:
-                    async with self.caller(order, replica.desk) as call:
-                        await fire_all(order.fires, order, call, recorder)
+                    await fire_all(order.fires, order, _caller(replica.control("bench"), order), recorder)
                     stage.say("fired")
                 await told.wait()
+
+
+def _caller(control: Control, order: Order) -> Caller:
+    async def call(key: str) -> None:
+        await control.fire("bulk", input={"key": key, "nap": order.nap})
+
+    return call
 
 
 async def columns(connection: Any, table: str) -> list[str]:
