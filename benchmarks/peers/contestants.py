@@ -60,7 +60,7 @@ CONTESTANTS: Final = (
         title="Tocsin",
         packages=("--editable", "{root}[embedded]"),
         shown=("asyncpg",),
-        setting="a Replica with everything on, logging at warning; 500 slots for throughput and burst, else 100",
+        setting="a Replica, everything on, logs at warning; 1,000 slots for throughput, 500 for bursts, else 100",
         attempts="SELECT max(attempt)::float8 FROM tocsin.runs",
         unsettled="SELECT EXISTS (SELECT FROM tocsin.runs WHERE finished_at IS NULL)",
     ),

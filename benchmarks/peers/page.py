@@ -65,7 +65,20 @@ a smaller one, which the column or the reason says. Beginnings are noted by the 
 that all processes share. The *reference* is no product but a bare loop on asyncpg without retries, history, leases or
 logging: the ceiling.
 
-{_quiet(others)}"""
+{_quiet(others)}{_older(summary)}"""
+
+
+def _older(summary: Summary) -> str:
+    """Whose figures are not of the same run as the others, and so stand beside them only roughly."""
+    rows = [(name, row) for name, document in summary.documents.items() for row in document["results"]]
+    newest = max((row.get("day", "") for _, row in rows), default="")
+    older = sorted({f"{TITLES[row['contestant']]} ({name})" for name, row in rows if row.get("day", "") < newest})
+    if not older:
+        return ""
+    return (
+        "\n\nNot measured again on the last day, so that their ratios are rough: "
+        f"{', '.join(older)}. `make bench` measures all in one go."
+    )
 
 
 def _quiet(others: list[float]) -> str:

@@ -19,7 +19,7 @@ PLACE: Final = ROOT / "benchmarks" / "results"
 class Result:
     """One measurement, or why there is none. took: seconds with everything around it.
 
-    others: cores that were busy with other things just before.
+    others: cores that were busy with other things just before; day: when, as a date.
     """
 
     contestant: str
@@ -30,6 +30,7 @@ class Result:
     failed: str = ""
     took: float = 0.0
     others: float | None = None
+    day: str = ""
 
     def line(self, scenario: Scenario) -> str:
         what = f"{scenario.name:>14}  {case_name(self.case):<24} {self.contestant:<14}"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -96,4 +97,5 @@ async def _measured(scenario: Scenario, contestant: Contestant, python: Path | s
         failed=failed,
         took=round(time.monotonic() - started, 1),
         others=others,
+        day=datetime.now(UTC).date().isoformat(),
     )

@@ -6,8 +6,19 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.engine.building import MINUTE, SECOND, Heard, World, a_replica, a_trigger, an_end, eventually, no_agent
-from tocsin.domain.run import RunState
+from tests.engine.building import (
+    MINUTE,
+    SECOND,
+    Heard,
+    Scripted,
+    World,
+    a_replica,
+    a_trigger,
+    an_end,
+    eventually,
+    no_agent,
+)
+from tocsin.domain.run import RunState, Succeeded
 from tocsin.domain.trigger import Overlap
 from tocsin.run import Run
 from tocsin.store.attempts import FollowUp
@@ -133,6 +144,25 @@ async def test_work_that_queues_behind_what_was_begun_with_its_insert_begins_whe
         await eventually(lambda: len(begun) == 2)
         go_on.set()
         await eventually(lambda: len(begun) == 3)
+
+
+async def test_a_runner_that_had_no_slot_is_woken_by_the_next_end(world: World) -> None:
+    """Whoever filled the slot: here it was kept for an insert, so no claim has seen that work may be queued."""
+    await world.declare(a_trigger())
+    executor = Scripted(slots=1)
+    peer = await world.peer(executor=executor)
+    woken: list[bool] = []
+    peer.runner._wake = lambda: woken.append(True)
+    await world.queue()
+    [assignment] = (await peer.claim()).assignments
+    assert peer.runner.keep()
+    peer.runner.begin([assignment])
+    peer.runner.give_back(1)
+    assert not await peer.runner.run_once()
+    assert not woken
+    await asyncio.sleep(0)
+    await executor.end_all(Succeeded(b"1"))
+    assert woken == [True]
 
 
 async def test_a_fire_that_a_peer_was_before_unseen_queues_behind_it(world: World) -> None:

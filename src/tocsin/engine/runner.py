@@ -81,6 +81,7 @@ class Runner:
         self._active = 0
         self._kept = 0
         self._saturated = False
+        self._turned_away = False
         self._woken = False
         self._late = 0
         self._busy = 1
@@ -148,9 +149,8 @@ class Runner:
         free = min(self._executor.slots - self._active - self._kept, self._batch, self._half)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
         self.held_back = len(self._settler) > 2 * self._executor.slots
-        if free <= 0:
-            # Whatever filled the slots, a claim or an insert: the next end makes room for what is queued.
-            self._saturated = True
+        # Whatever filled the slots, a claim or an insert: the next end makes room for what may be queued.
+        self._turned_away = free <= 0
         if not self.accepting or free <= 0 or self.held_back or self._expired():
             return False
         while self._awaited and not self._time.until(self._awaited[0]):
@@ -325,7 +325,7 @@ class Runner:
 
     def _make_room(self) -> None:
         """Where work may be queued for a slot, the next step comes at once."""
-        if self._saturated and not self._woken:
+        if (self._saturated or self._turned_away) and not self._woken:
             self._woken = True
             self._wake()
 
