@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -23,8 +22,9 @@ from tocsin.engine.control import Control
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk
 from tocsin.engine.drain import Drain
+from tocsin.engine.exchange import Exchange
 from tocsin.engine.executor import Executor
-from tocsin.engine.hands import Hand, Hands
+from tocsin.engine.hands import Hands
 from tocsin.engine.keeping import Keeping
 from tocsin.engine.lookout import Lookout
 from tocsin.engine.planner import Planner
@@ -37,7 +37,7 @@ from tocsin.engine.sweeper import Sweeper
 from tocsin.settings import Settings
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
-from tocsin.store.leases import Incarnation, Leases, Look
+from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.migrate import schema_state
 from tocsin.store.retention import Retention
 from tocsin.store.runs import Runs
@@ -59,8 +59,7 @@ COLLECT_AFTER: Final = (20_000, 20, 20)
 class Replica:
     """Fires triggers and runs agents from entering to leaving.
 
-    ``hurry()`` sends a drain to its next stage at once. released: runs that had begun and that a drain gave
-    back; what it claimed and did not begin is nobody's loss.
+    ``hurry()`` sends a drain to its next stage at once.
     """
 
     def __init__(
@@ -78,7 +77,6 @@ class Replica:
         self.who = Incarnation(name or f"{socket.gethostname()}:{os.getpid()}")
         self.hands = Hands()
         self.draining = False
-        self.released = 0
         self._executors = [executor for executor in executors if executor.agents]
         self._agents = sorted({agent for executor in self._executors for agent in executor.agents})
         self._log = log
@@ -93,9 +91,11 @@ class Replica:
         self._attempts = Attempts(database=self.database, clock=self._clock, who=self.who)
         self._leases = Leases(database=self.database, clock=self._clock, who=self.who)
         self._triggers = Triggers(database=self.database, clock=self._clock, who=self.who)
-        self._signals = Signals(database=self.database, hear=self._hear)
+        self._exchange = Exchange(who=self.who, time=self._time, log=self._log)
+        self._signals = Signals(database=self.database, hear=self._exchange.hear)
         self._compose_watch()
         self._compose_work()
+        self._exchange.join(planner=self.planner, runners=self.runners, sweeper=self.sweeper, renew=self._keeping.wake)
 
     def _compose_watch(self) -> None:
         """Who keeps our lease, sees what peers do, and takes what the dead have left."""
@@ -119,7 +119,7 @@ class Replica:
             log=log,
             lease=settings.lease,
             sweep_every=settings.sweep_every,
-            freed=self._on_freed,
+            freed=self._exchange.on_freed,
         )
         self.lookout = Lookout(
             leases=self._leases,
@@ -128,7 +128,7 @@ class Replica:
             time=self._time,
             agents=self._agents,
             poll_every=settings.poll_every,
-            seen=self._on_look,
+            seen=self._exchange.on_look,
             blinded=self.sweeper.blinded,
         )
         self.pruner = Pruner(
@@ -142,14 +142,21 @@ class Replica:
     def _compose_work(self) -> None:
         """Who plans, executes and settles."""
         clock, log, settings = self._clock, self._log, self.settings
-        self.reporter = Reporter(attempts=self._attempts, hands=self.hands, clock=clock, wake=self._wake_reporter)
+        exchange = self._exchange
+        self.reporter = Reporter(
+            attempts=self._attempts,
+            hands=self.hands,
+            clock=clock,
+            # Agents report from any thread.
+            wake=lambda: exchange.wake_from_any_thread(Reporter.name, self._here),
+        )
         self.settler = Settler(
             attempts=self._attempts,
             hands=self.hands,
             clock=clock,
             log=log,
-            settled=self._on_settled,
-            wake=self._wake_settler,
+            settled=self._exchange.on_settled,
+            wake=lambda: exchange.wake(Settler.name),
             beginning=lambda: self.planner.claiming,
         )
         self.runners = [
@@ -163,9 +170,9 @@ class Replica:
                 time=self._time,
                 log=log,
                 batch=settings.batch,
-                wake=self._wake_runners,
+                wake=exchange.wake_runners,
                 expired=lambda: self._keeping.expired,
-                rearm=self._on_rearm,
+                rearm=exchange.on_rearm,
             )
             for executor in self._executors
         ]
@@ -185,7 +192,7 @@ class Replica:
             time=self._time,
             log=log,
             batch=settings.batch,
-            fired=self._wake_runners,
+            fired=exchange.wake_runners,
             desk=self.desk,
         )
 
@@ -213,17 +220,11 @@ class Replica:
         await self._rehearse()
         stack.push_async_callback(self._signals.close)
         await stack.enter_async_context(self._keeping)
-        self._sweeper_loop = await self._start(self.sweeper)
-        await self._start(self.pruner)
-        self._reporter_loop = await self._start(self.reporter)
-        self._settler_loop = Loop(self.settler, clock=self._clock, log=self._log)
+        await self._start(self.sweeper, self.pruner, self.reporter)
         stack.push_async_callback(self._drain.write_last_ends)
-        await stack.enter_async_context(self._settler_loop)
-        self._loops.append(self._settler_loop)
+        await self._start(self.settler)
         stack.push_async_callback(self._finish_work)
-        self._runner_loops = [await self._start(runner) for runner in self.runners]
-        self._planner_loop = await self._start(self.planner)
-        self._lookout_loop = await self._start(self.lookout)
+        await self._start(*self.runners, self.planner, self.lookout)
         stack.callback(self._close_doors)
 
     async def _rehearse(self) -> None:
@@ -233,16 +234,22 @@ class Replica:
         except StoreError as error:
             self._log.warning("hub.unrehearsed", error=str(error))
 
-    async def _start(self, service: Service) -> Loop:
-        loop = Loop(service, clock=self._clock, log=self._log)
-        await self._stack.enter_async_context(loop)
-        self._loops.append(loop)
-        return loop
+    async def _start(self, *services: Service) -> None:
+        for service in services:
+            loop = Loop(service, clock=self._clock, log=self._log)
+            await self._stack.enter_async_context(loop)
+            self._loops.append(loop)
+            self._exchange.attend(loop)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
         gc.unfreeze()
         self._log.info("hub.stopped", replica=self.who.name, released=self.released)
+
+    @property
+    def released(self) -> int:
+        """Runs that had begun and that a drain gave back; what it claimed and did not begin is nobody's loss."""
+        return self._exchange.released
 
     @property
     def statements(self) -> int:
@@ -281,98 +288,6 @@ class Replica:
             if self.hands.get(run_id) is None:
                 settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
                 self.settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
-
-    # --- who wakes whom
-
-    def _wake_runners(self) -> None:
-        for loop in self._runner_loops:
-            loop.wake()
-
-    def _wake_settler(self) -> None:
-        self._settler_loop.wake()
-
-    def _wake_reporter(self) -> None:
-        """Agents report from any thread."""
-        self._here.call_soon_threadsafe(self._reporter_loop.wake)
-
-    def _hear(self, hint: str) -> None:
-        """A hint is WHAT ACTOR. That we have put runs there is no news; what of ours is to be cancelled is."""
-        what, _, actor = hint.partition(" ")
-        ours = actor == self.who.actor
-        match what:
-            case "runs" if ours:
-                pass
-            case "runs":
-                self._wake_runners()
-                self._suspect()
-            case "begun":
-                if not ours:
-                    self._suspect()
-            case "triggers":
-                self._planner_loop.wake()
-                self._lookout_loop.wake()
-            case "cancel":
-                self._keeping.wake()
-            case _:
-                self._log.debug("hint.unknown", hint=hint)
-
-    def _suspect(self) -> None:
-        """A peer has work in hand."""
-        if self.sweeper.suspect():
-            self._sweeper_loop.wake()
-
-    def _on_look(self, look: Look) -> None:
-        if self.planner.expect(look.wake_at):
-            self._planner_loop.wake()
-        for runner, loop in zip(self.runners, self._runner_loops, strict=True):
-            sooner = look.next_ready_at is not None and runner.expect(look.next_ready_at)
-            if sooner or look.ready_at is not None:
-                loop.wake()
-        self.sweeper.expect(others_run=look.others_run, cancelling=look.cancelling, waiting=look.waiting)
-        if look.others_run or look.cancelling or look.waiting:
-            self._sweeper_loop.wake()
-
-    def _on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
-        freed = any(runner.held_back for runner in self.runners)
-        rearms = False
-        follows = []
-        for hand, ended in ends:
-            if hand is not None:
-                freed |= hand.assignment.scoped
-                rearms |= hand.assignment.rearms
-            if ended.settlement.state is RunState.QUEUED or ended.follow_ups:
-                follows.append(ended)
-                began = hand is not None and hand.task is not None
-                self.released += began and ended.settlement.reason == StopReason.INTERRUPTED.value
-        if follows:
-            self._expect(follows)
-        if freed:
-            self._wake_runners()
-        if rearms:
-            self._on_rearm()
-
-    def _on_rearm(self) -> None:
-        """A run has ended that its trigger counts from."""
-        self.sweeper.expect_rearm()
-        self._sweeper_loop.wake()
-
-    def _on_freed(self) -> None:
-        """A sweep has queued runs again, or given triggers their next instant."""
-        self._wake_runners()
-        self._lookout_loop.wake()
-
-    def _expect(self, ends: Sequence[Ended]) -> None:
-        """Runs that were queued again, or asked for, are begun on their instant, here or by a peer."""
-        now = self._time.now()
-        if now is None:
-            return
-        instants = [now + ended.settlement.delay for ended in ends if ended.settlement.state is RunState.QUEUED]
-        for ended in ends:
-            instants += [follow.at or now + (follow.after or timedelta()) for follow in ended.follow_ups]
-        for runner in self.runners:
-            for instant in instants:
-                runner.expect(instant)
-        self._wake_runners()
 
     # --- drain
 

@@ -413,6 +413,9 @@ async def test_cancelling_a_backfill_leaves_what_runs_and_other_backfills_alone(
     assert [(row["state"], row["count"]) for row in states] == [("cancelled", 2), ("queued", 2), ("running", 1)]
     await peer.settle(an_end(claimed.assignments[0]))
     assert (await world.control.cancel_backfill("t", two["id"]))["cancelled"] == 2
+    assert (await world.control.cancel_backfill("t", two["id"]))["cancelled"] == 0
+    with pytest.raises(NotFound, match=r"no backfill .*see `tocsin run list --trigger t`"):
+        await world.control.cancel_backfill("t", str(UUID(int=1)))
 
 
 # --- runs

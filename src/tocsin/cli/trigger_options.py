@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tocsin.domain.trigger import CatchUp as CatchUpPolicy
     from tocsin.domain.trigger import TriggerSpec
 
+Name = Annotated[str, typer.Argument(help="The trigger's name.")]
 Cron = Annotated[list[str] | None, typer.Option(help="A cron expression; may be given again.")]
 Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.")]
 Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
@@ -138,3 +140,15 @@ def catch_up_of(text: str | None) -> "CatchUpPolicy | None":
     if text not in list(CatchUpPolicy):
         raise BadInput(f"--catch-up {text!r}: must be latest or skip")
     return CatchUpPolicy(text)
+
+
+def read_instant(option: str, text: str) -> datetime:
+    """An instant; without an offset it is in UTC.
+
+    Raises: BadInput.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z") from None

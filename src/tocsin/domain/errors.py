@@ -100,8 +100,8 @@ class Refused(TocsinError):
 class NotFound(Refused):
     code = "not_found"
 
-    def __init__(self, kind: str, name: object, *, near: str | None = None) -> None:
-        hint = f"did you mean {near!r}?" if near else f"see `tocsin {kind} list`"
+    def __init__(self, kind: str, name: object, *, near: str | None = None, see: str | None = None) -> None:
+        hint = f"did you mean {near!r}?" if near else f"see `tocsin {see or f'{kind} list'}`"
         super().__init__(f"no {kind} {str(name)!r}; {hint}")
         self.kind = kind
         self.name = str(name)

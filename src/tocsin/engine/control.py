@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -15,30 +15,22 @@ from tocsin.clock import Clock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, Conflict, NotFound
 from tocsin.domain.payload import encode
-from tocsin.domain.run import TERMINAL, Lane, RunKind, RunState, SkipReason
+from tocsin.domain.run import TERMINAL, RunState, SkipReason
 from tocsin.domain.schedule import Schedule
-from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
+from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring, resting
 from tocsin.engine.desk import Desk
 from tocsin.engine.firing import Firing
 from tocsin.engine.planner import phase_of
 from tocsin.engine.resting import readable
 from tocsin.engine.standing import standing
-from tocsin.engine.views import (
-    agent_view,
-    history_view,
-    replica_view,
-    run_view,
-    trigger_detail,
-    trigger_view,
-)
+from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
 from tocsin.store.database import Database, Session
 from tocsin.store.leases import Incarnation, Leases
-from tocsin.store.runs import Request, Runs
+from tocsin.store.runs import Runs
 from tocsin.store.trigger_rows import TriggerRow
 from tocsin.store.triggers import Triggers
 
-MAX_BACKFILL: Final = 1_000
 MAX_REASON: Final = 200
 """Characters of why a trigger rests."""
 
@@ -183,35 +175,12 @@ class Control:
 
         Raises: NotFound; BadInput, for a range that is empty, in the future, or has over 1,000.
         """
-        row = await self._row(name)
-        spec = readable(row)
-        if spec.schedule is None:
-            raise BadInput(f"trigger {name!r} has no schedule to backfill from")
-        if not since <= until <= row.now:
-            raise BadInput("a backfill's range must be in order and must not reach into the future")
-        step = timedelta(microseconds=1)
-        instants = list(spec.schedule.occurrences(since - step, until, MAX_BACKFILL + 1))
-        if len(instants) > MAX_BACKFILL:
-            raise BadInput(f"more than {MAX_BACKFILL} occurrences in that range: backfill it in parts")
-        answer = {"trigger": name, "count": len(instants), "since": since, "until": until, "dry_run": dry_run}
-        if dry_run or not instants:
-            return answer | {"id": None}
-        backfill = str(uuid7())
-        await self._firing.queued(
-            [Request(key=f"backfill:{backfill}:{at.isoformat()}", nominal_at=at) for at in instants],
-            row.id,
-            spec,
-            kind=RunKind.BACKFILL,
-            lane=Lane.LATE,
-            overlap=Overlap.QUEUE_ALL,
-            overlap_scope=f"backfill:{backfill}" if spec.overlap is Overlap.ALLOW else None,
-        )
-        return answer | {"id": backfill}
+        return await self._firing.backfill(name, since, until, dry_run=dry_run)
 
     async def cancel_backfill(self, name: str, backfill: str) -> dict[str, Any]:
         """What is still queued of a backfill is cancelled; what runs goes on.
 
-        Raises: NotFound; BadInput, for what is no backfill's id.
+        Raises: NotFound, also for a backfill nobody asked for; BadInput, for what is no backfill's id.
         """
         row = await self._row(name)
         try:
@@ -219,6 +188,8 @@ class Control:
         except ValueError:
             raise BadInput(f"backfill {backfill!r}: must be the UUID that `tocsin trigger backfill` told") from None
         count = await self._runs.cancel_backfill(row.id, wanted)
+        if count is None:
+            raise NotFound("backfill", wanted, see=f"run list --trigger {name}")
         return {"trigger": name, "id": wanted, "cancelled": count}
 
     async def runs(
@@ -270,15 +241,7 @@ class Control:
         old = await self.run(run_id)
         if RunState(old["state"]) not in TERMINAL:
             raise Conflict(f"run {run_id} is {old['state']}: it can be retried once it has ended")
-        row = await self._row(old["trigger"])
-        spec = readable(row)
-        [(run_id_again, _)] = await self._firing.queued(
-            [Request(key=f"retry:{run_id}:{uuid4()}", input=encode(old["input"], what="input").decode())],
-            row.id,
-            spec,
-            overlap=spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ALL,
-        )
-        return await self.run(run_id_again)
+        return await self.run(await self._firing.again(run_id, old["trigger"], old["input"]))
 
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50

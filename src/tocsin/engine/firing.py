@@ -1,4 +1,4 @@
-"""Runs asked for by hand: one, as quickly as a commit allows, or many.
+"""Runs asked for by hand: one, as quickly as a commit allows, many, a range of the past, or one once more.
 
 Reads: the trigger by its name. Writes, in one statement: the occurrence's key and its run. Asked for in a
 process that serves the agent and has a slot to spare, the run is inserted as begun, so that it begins one
@@ -8,8 +8,11 @@ queued for anybody, or is swept like any other claim. A key seen before gives th
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
+
+from uuid_utils.compat import uuid7
 
 from tocsin.domain.errors import BadInput, Contended, NotFound
 from tocsin.domain.payload import encode
@@ -21,7 +24,9 @@ from tocsin.engine.views import new_run_view, run_view
 from tocsin.store.runs import Fired, Request, Runs
 from tocsin.store.trigger_rows import TriggerRow
 
-CHUNK: Final = 2000
+MAX_BACKFILL: Final = 1_000
+
+CHUNK: Final = 2_000
 """Requests in one statement; each is a transaction."""
 
 AT_ONCE: Final = 2
@@ -50,7 +55,7 @@ class Firing:
             return await self._standing(fired.run_id, created=False)
         row = await self._row(name)
         spec = readable(row)
-        [(run_id, created)] = await self.queued([request], row.id, spec, overlap=_overlap(spec))
+        [(run_id, created)] = await self._queued([request], row.id, spec, overlap=_overlap(spec))
         return await self._standing(run_id, created=created)
 
     async def fire_many(self, name: str, asked: Sequence[tuple[str | None, Any]]) -> list[dict[str, Any]]:
@@ -58,8 +63,44 @@ class Firing:
         row = await self._row(name)
         spec = readable(row)
         requests = [_request(key, payload) for key, payload in asked]
-        fired = await self.queued(requests, row.id, spec, overlap=_overlap(spec))
+        fired = await self._queued(requests, row.id, spec, overlap=_overlap(spec))
         return [{"id": run_id, "created": created} for run_id, created in fired]
+
+    async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool) -> dict[str, Any]:
+        """How many occurrences of [since, until] are run once more, and the backfill's id; see Control."""
+        row = await self._row(name)
+        spec = readable(row)
+        if spec.schedule is None:
+            raise BadInput(f"trigger {name!r} has no schedule to backfill from")
+        if not since <= until <= row.now:
+            raise BadInput("a backfill's range must be in order and must not reach into the future")
+        step = timedelta(microseconds=1)
+        instants = list(spec.schedule.occurrences(since - step, until, MAX_BACKFILL + 1))
+        if len(instants) > MAX_BACKFILL:
+            raise BadInput(f"more than {MAX_BACKFILL} occurrences in that range: backfill it in parts")
+        answer = {"trigger": name, "count": len(instants), "since": since, "until": until, "dry_run": dry_run}
+        if dry_run or not instants:
+            return answer | {"id": None}
+        backfill = str(uuid7())
+        await self._queued(
+            [Request(key=f"backfill:{backfill}:{at.isoformat()}", nominal_at=at) for at in instants],
+            row.id,
+            spec,
+            kind=RunKind.BACKFILL,
+            lane=Lane.LATE,
+            overlap=Overlap.QUEUE_ALL,
+            overlap_scope=f"backfill:{backfill}" if spec.overlap is Overlap.ALLOW else None,
+        )
+        return answer | {"id": backfill}
+
+    async def again(self, run_id: UUID, trigger: str, payload: Any) -> UUID:
+        """A new run of the trigger with the input of one that has ended."""
+        row = await self._row(trigger)
+        spec = readable(row)
+        request = Request(key=f"retry:{run_id}:{uuid4()}", input=encode(payload, what="input").decode())
+        overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ALL
+        [(new_id, _)] = await self._queued([request], row.id, spec, overlap=overlap)
+        return new_id
 
     async def _standing(self, run_id: UUID, *, created: bool) -> dict[str, Any]:
         row = await self._runs.get(run_id)
@@ -84,7 +125,7 @@ class Firing:
             self._agents[name] = fired.agent
         return fired
 
-    async def queued(
+    async def _queued(
         self,
         requests: Sequence[Request],
         trigger_id: UUID,

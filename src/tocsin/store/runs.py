@@ -153,8 +153,8 @@ class Runs:
         )
         return (row["was"], row["state"]) if row else None
 
-    async def cancel_backfill(self, trigger_id: UUID, backfill: str) -> int:
-        """How many queued runs of the backfill were cancelled."""
+    async def cancel_backfill(self, trigger_id: UUID, backfill: str) -> int | None:
+        """How many queued runs of the backfill were cancelled; None when there is no such backfill."""
         row = await self._database.fetchrow(
             "cancel_backfill",
             now=self._clock.now(),
@@ -162,7 +162,7 @@ class Runs:
             trigger_id=trigger_id,
             prefix=f"backfill:{backfill}:",
         )
-        return int(row["count"]) if row else 0
+        return int(row["count"]) if row and row["known"] else None
 
     async def get(self, run_id: UUID) -> dict[str, Any] | None:
         row = await self._database.fetchrow("get_run", id=run_id)

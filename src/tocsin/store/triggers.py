@@ -289,7 +289,9 @@ def _begun(rows: Sequence[Record], fired: Sequence[Fired]) -> list[Assignment]:
     """The runs that were begun with their insert. What we have sent is not asked back."""
     known = {run_id: (decision, occurrence) for decision, run_id, occurrence in fired}
     begun = []
-    for row in rows[:-1] if fired else ():
+    for row in rows:
+        if row["id"] is None:  # whether a hint was sent
+            continue
         run_id, started_at, deadline_at, max_attempts, payload, scoped = row[:6]
         decision, occurrence = known[run_id]
         trigger = decision.trigger

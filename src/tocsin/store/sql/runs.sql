@@ -268,7 +268,7 @@ WITH instant AS (
 SELECT count(*) AS count FROM withdrawn
 
 -- name: cancel_backfill
--- Cancel what is still queued of one backfill.
+-- Cancel what is still queued of one backfill; known: whether it has, or had, any run at all.
 WITH ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = 'cancelled', seq = r.seq + 1, ended_by = :actor::text,
@@ -277,7 +277,9 @@ WITH ended AS (
        AND starts_with(r.occurrence_key, :prefix::text)
     RETURNING r.id
 )
-SELECT count(*) AS count FROM ended
+SELECT (SELECT count(*) FROM ended) AS count,
+       EXISTS (SELECT FROM tocsin.occurrences o
+                WHERE o.trigger_id = :trigger_id AND o.key IS NOT NULL AND starts_with(o.key, :prefix)) AS known
 
 -- name: cancel_queued
 -- Cancel every queued run of a trigger, retries included: it is taken out of service.
