@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from tests.chaos import gauge
 from tests.chaos.journal import Journal
 from tests.chaos.member import Member
 from tests.chaos.postgres import Postgres
@@ -65,6 +66,7 @@ class Fleet:
         self.place: Final = place
         self.ledgers: Final = place / "ledger"
         self.ledgers.mkdir(parents=True, exist_ok=True)
+        gauge.place(self.ledgers).mkdir(exist_ok=True)
         self.journal: Final = Journal(place / "nemesis.jsonl")
         self.postgres: Final = Postgres(place / "pg", settings)
         self.lease: Final = LEASE

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from tests.chaos import gauge
 from tests.chaos.fleet import Fleet
 
 EVERY: Final = 0.5
@@ -74,12 +75,13 @@ class Onlooker:
             self._last = seen["id"]
             self.seen.add((seen["run_id"], seen["seq"], seen["state"]))
 
-    def _processes(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = {}
+    def _processes(self) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
         for member in self._fleet.members:
             if member.alive:
                 with suppress(OSError, IndexError):
                     pages = int(Path(f"/proc/{member.pid}/statm").read_text().split()[1])
                     fds = len(os.listdir(f"/proc/{member.pid}/fd"))
-                    found[str(member.pid)] = {"rss": pages * os.sysconf("SC_PAGE_SIZE"), "fds": fds}
+                    told = gauge.reading(self._fleet.ledgers, member.pid)
+                    found[str(member.pid)] = {"rss": pages * os.sysconf("SC_PAGE_SIZE"), "fds": fds, **told}
         return found

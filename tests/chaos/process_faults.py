@@ -6,7 +6,7 @@ import signal
 from random import Random
 from typing import Any, Final
 
-from tests.chaos import points
+from tests.chaos import gauge, points
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
 from tests.chaos.faults.ledgers import entries
 from tests.chaos.fleet import BY_HAND, DRAIN, Fleet
@@ -191,8 +191,13 @@ async def freeze_in_transaction(fleet: Fleet, rng: Random) -> int:
 async def stall_loop(fleet: Fleet, rng: Random) -> int:
     """F7: an agent keeps its replica's event loop busy for longer than the lease. The lease is renewed beside it."""
     run_id = await fleet.fire(BY_HAND, {"seconds": [fleet.lease * 1.5], "end": "stall"})
-    await fleet.begun(run_id)
+    begun = await fleet.begun(run_id)
     await _ends_under_its_first_fence(fleet, run_id, "a stalled loop")
+
+    async def told() -> bool:
+        return gauge.reading(fleet.ledgers, begun["pid"]).get("lag", 0.0) >= fleet.lease
+
+    await fleet.until(told, "the stalled loop's own gauge tells of it", within=20)
     return 1
 
 

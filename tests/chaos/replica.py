@@ -10,7 +10,7 @@ import os
 import sys
 from asyncio import Runner
 
-from tests.chaos import points, sabotage
+from tests.chaos import gauge, points, sabotage
 from tests.chaos.agents import hub, ledger
 from tocsin.serve import Order, Process
 from tocsin.settings import load_settings
@@ -20,6 +20,7 @@ from tocsin.telemetry import logger
 def main() -> int:
     settings = load_settings()
     sabotage.install(os.environ.get("CHAOS_SABOTAGE", ""))
+    gauge.install(ledger().path.parent)
     points.install(os.environ.get("CHAOS_CRASH", ""), ledger())
     log = logger(form=settings.log_format, level=settings.log_level)
     order = Order(settings=settings, app=hub.build("chaos"))

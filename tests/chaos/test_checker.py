@@ -242,6 +242,18 @@ def files_that_are_never_closed(story: Story) -> None:
         story.samples.append({"at": instant(second / 3), "connections": 9, "processes": {"41": figures}})
 
 
+def tasks_that_nobody_awaits(story: Story) -> None:
+    for second in range(60):
+        figures = {"rss": 1 << 27, "fds": 20, "tasks": 15 + second * 6}
+        story.samples.append({"at": instant(second / 3), "connections": 9, "processes": {"41": figures}})
+
+
+def a_listener_that_knows_no_patience(story: Story) -> None:
+    for second in range(20):
+        figures = {"rss": 1 << 27, "fds": 20, "listens": 1 + second * 2}
+        story.samples.append({"at": instant(second), "connections": 9, "processes": {"41": figures}})
+
+
 def dead_rows_that_nobody_removes(story: Story) -> None:
     story.samples.append({"at": instant(20), "connections": 9, "processes": {}, "rows": {"runs": [100, 90_000]}})
 
@@ -273,7 +285,13 @@ LIES: dict[str, list[Callable[[Story], None]]] = {
         a_limit_that_nobody_reaches_and_a_run_that_waits,
         a_session_that_idles_in_transaction,
     ],
-    "I20": [too_many_sessions, files_that_are_never_closed, dead_rows_that_nobody_removes],
+    "I20": [
+        too_many_sessions,
+        files_that_are_never_closed,
+        tasks_that_nobody_awaits,
+        a_listener_that_knows_no_patience,
+        dead_rows_that_nobody_removes,
+    ],
 }
 
 

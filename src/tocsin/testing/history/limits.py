@@ -14,6 +14,9 @@ from tocsin.testing.violation import Violation
 GROWN: Final = 1.3
 """How much more of something the last third of a run may take than the third before it."""
 
+LISTENS: Final = 30
+"""Times that a process may begin to listen within a minute, whatever happens to its sessions or the database."""
+
 
 def i9_not_delayed(logs: Logs) -> Iterator[Violation]:
     """Nothing but a fault that says so keeps a due trigger waiting: each instant is decided within the bound."""
@@ -104,7 +107,8 @@ def _late_attempts(logs: Logs) -> dict[tuple[str, str], list[tuple[datetime, dat
 
 
 def i20_resources(logs: Logs) -> Iterator[Violation]:
-    """Sessions are no more than configured; files, tasks' memory and dead rows do not grow."""
+    """Sessions are no more than configured; files, tasks, memory and dead rows do not grow; listening is begun again
+    only so often."""
     sessions: dict[int, tuple[int, datetime]] = {}
     for sample in logs.samples:
         living = sum(life.holds(sample["at"]) for life in logs.lives.values())
@@ -118,19 +122,38 @@ def i20_resources(logs: Logs) -> Iterator[Violation]:
         mine = [sample["processes"][str(pid)] for sample in logs.samples if str(pid) in sample["processes"]]
         if len(mine) >= 30 and life.holds(logs.until):
             yield from _flat(pid, mine)
+        yield from _listens(logs, pid)
     for table, rows in _dead_rows(logs).items():
         live, dead = rows
         if dead > max(20_000, 5 * live):
             yield Violation("I20", f"{table} has {dead} dead rows beside {live} live ones", [])
 
 
-def _flat(pid: int, mine: list[Mapping[str, int]]) -> Iterator[Violation]:
+def _flat(pid: int, mine: list[Mapping[str, float]]) -> Iterator[Violation]:
     third = len(mine) // 3
-    for what, slack in (("fds", 15), ("rss", 30 << 20)):
-        before = median(one[what] for one in mine[third : 2 * third])
-        after = median(one[what] for one in mine[2 * third :])
+    for what, slack in (("fds", 15), ("rss", 30 << 20), ("tasks", 60)):
+        before = median(one.get(what, 0) for one in mine[third : 2 * third])
+        after = median(one.get(what, 0) for one in mine[2 * third :])
         if after > before * GROWN + slack:
             yield Violation("I20", f"process {pid}: {what} grew from {before:.0f} to {after:.0f}", [])
+
+
+def _listens(logs: Logs, pid: int) -> Iterator[Violation]:
+    """The count that a process gives of how often it began to listen, over each minute."""
+    told = [
+        (sample["at"], sample["processes"][str(pid)]["listens"])
+        for sample in logs.samples
+        if "listens" in sample["processes"].get(str(pid), {})
+    ]
+    first = 0
+    for at, listens in told:
+        while at - told[first][0] > timedelta(minutes=1):
+            first += 1
+        if listens - told[first][1] > LISTENS:
+            yield Violation(
+                "I20", f"process {pid} began to listen {listens - told[first][1]:.0f} times within 1 min", [], at
+            )
+            return
 
 
 def _dead_rows(logs: Logs) -> dict[str, tuple[int, int]]:
