@@ -8,6 +8,7 @@
     python3 dev.py bench [args]   the benchmarks
     python3 dev.py chaos [args]   real replicas under faults, judged by a checker; see tests/chaos
     python3 dev.py lock           make constraints.txt anew from pyproject.toml
+    python3 dev.py proto          make the wire's classes anew from proto/
 
 Needs Python 3.11 or newer and nothing else; takes uv where it is on PATH. A second run
 installs nothing unless pyproject.toml or constraints.txt have changed.
@@ -66,6 +67,7 @@ def main(arguments: list[str]) -> int:
         "bench": bench,
         "chaos": chaos,
         "lock": lock,
+        "proto": proto,
     }
     if command in {"help", "-h", "--help"}:
         print(__doc__)
@@ -117,6 +119,21 @@ def fmt(_: list[str]) -> int:
     install(WORK)
     mended = subprocess.run([PROGRAMS / "ruff", "check", "--fix", "."], check=False).returncode
     return subprocess.run([PROGRAMS / "ruff", "format", "."], check=False).returncode or mended
+
+
+def proto(_: list[str]) -> int:
+    """The wire's classes anew from its description."""
+    install(WORK)
+    what = [
+        "-m",
+        "grpc_tools.protoc",
+        "-I",
+        "proto",
+        "--python_out=src",
+        "--pyi_out=src",
+        "proto/tocsin/v1/agent.proto",
+    ]
+    return subprocess.run([PYTHON, *what], check=False).returncode
 
 
 def lock(_: list[str]) -> int:

@@ -15,7 +15,7 @@ from tocsin.clock import Clock, Timer
 from tocsin.declared import AgentFunction, App
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
-from tocsin.domain.run import Failed, Outcome, RunState, Settlement
+from tocsin.domain.run import Failed, FollowUp, Outcome, RunState, Settlement
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
 from tocsin.engine.control import Control
@@ -31,7 +31,7 @@ from tocsin.executors.inprocess import InProcess
 from tocsin.hub import Replica
 from tocsin.run import Reports, StopSignal
 from tocsin.settings import Settings
-from tocsin.store.attempts import Attempts, Claimed, Ended, FollowUp, Quota
+from tocsin.store.attempts import Attempts, Claimed, Ended, Quota
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Runs, Swept

@@ -18,10 +18,9 @@ from tests.engine.building import (
     eventually,
     no_agent,
 )
-from tocsin.domain.run import RunState, Succeeded
+from tocsin.domain.run import FollowUp, RunState, Succeeded
 from tocsin.domain.trigger import Overlap
 from tocsin.run import Run
-from tocsin.store.attempts import FollowUp
 from tocsin.store.database import Database
 
 

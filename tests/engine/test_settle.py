@@ -11,8 +11,8 @@ import pytest
 
 from tests.engine.building import MINUTE, NOON, SECOND, Peer, Scripted, World, a_failure, a_trigger, an_end
 from tocsin.domain.errors import DatabaseUnavailable
-from tocsin.domain.run import Failed, Outcome, Postponed, RunState, Succeeded
-from tocsin.store.attempts import Attempts, Claimed, Ended, FollowUp
+from tocsin.domain.run import Failed, FollowUp, Outcome, Postponed, RunState, Succeeded
+from tocsin.store.attempts import Attempts, Claimed, Ended
 
 
 async def test_a_success_closes_the_run_and_is_remembered(world: World) -> None:

@@ -4,7 +4,7 @@ The graph below is the only one: the database's CHECK constraint, docs/states.md
 are compared with it.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, assert_never
 
@@ -104,6 +104,14 @@ class Stopped(msgspec.Struct, frozen=True):
 
 
 Outcome = Succeeded | Failed | Postponed | Stopped
+
+
+class FollowUp(msgspec.Struct, frozen=True):
+    """A run that an agent asked for; exactly one of ``at`` and ``after`` is set. input: JSON text."""
+
+    at: datetime | None
+    after: timedelta | None
+    input: str
 
 
 class Settlement(msgspec.Struct, frozen=True):

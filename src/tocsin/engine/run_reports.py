@@ -12,7 +12,7 @@ import msgspec
 
 from tocsin.domain.errors import BadInput
 from tocsin.domain.payload import encode
-from tocsin.store.attempts import FollowUp
+from tocsin.domain.run import FollowUp
 
 MAX_LOG: Final = 64 * 1024
 MAX_MESSAGE: Final = 1_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
 from tocsin.domain.assignment import Assignment, LastRun
-from tocsin.domain.run import RunState, Settlement
+from tocsin.domain.run import FollowUp, RunState, Settlement
 from tocsin.store.database import Database, Record
 from tocsin.store.leases import Incarnation
 
@@ -52,14 +52,6 @@ class Quota:
     agent: str
     lane: str
     count: int
-
-
-class FollowUp(msgspec.Struct, frozen=True):
-    """A run that an agent asked for; exactly one of ``at`` and ``after`` is set. input: JSON text."""
-
-    at: datetime | None
-    after: timedelta | None
-    input: str
 
 
 class Ended(msgspec.Struct, kw_only=True):
