@@ -10,15 +10,19 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
 from tocsin.clock import Clock, SystemClock
 from tocsin.domain.errors import SchemaMismatch, StoreError
 from tocsin.domain.run import RunState, Settlement, StopReason
+from tocsin.engine.attachment import House
+from tocsin.engine.beats import Beats
 from tocsin.engine.control import Control
+from tocsin.engine.crowd import Crowd
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk
 from tocsin.engine.drain import Drain
@@ -37,6 +41,7 @@ from tocsin.engine.sweeper import Sweeper
 from tocsin.settings import Settings
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
+from tocsin.store.instances import Instances
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.migrate import schema_state
 from tocsin.store.retention import Retention
@@ -78,7 +83,9 @@ class Replica:
         self.hands = Hands()
         self.draining = False
         self._executors = [executor for executor in executors if executor.agents]
-        self._agents = sorted({agent for executor in self._executors for agent in executor.agents})
+        self._own = sorted({agent for executor in self._executors for agent in executor.agents})
+        self._agents = list(self._own)
+        self._served = Counter(self._own)
         self._log = log
         self._clock = clock or SystemClock()
         self._time = DatabaseTime(self._clock)
@@ -91,11 +98,13 @@ class Replica:
         self._attempts = Attempts(database=self.database, clock=self._clock, who=self.who)
         self._leases = Leases(database=self.database, clock=self._clock, who=self.who)
         self._triggers = Triggers(database=self.database, clock=self._clock, who=self.who)
-        self._exchange = Exchange(who=self.who, time=self._time, log=self._log)
+        self._crowd = Crowd()
+        self._exchange = Exchange(who=self.who, time=self._time, log=self._log, crowd=self._crowd)
         self._signals = Signals(database=self.database, hear=self._exchange.hear)
         self._compose_watch()
         self._compose_work()
-        self._exchange.join(planner=self.planner, runners=self.runners, sweeper=self.sweeper, renew=self._keeping.wake)
+        self._compose_connections()
+        self._exchange.join(planner=self.planner, runners=self.runners, sweeper=self.sweeper, renew=self._renew)
 
     def _compose_watch(self) -> None:
         """Who keeps our lease, sees what peers do, and takes what the dead have left."""
@@ -108,7 +117,7 @@ class Replica:
             log=log,
             lease=settings.lease,
             renew_every=settings.renew_every,
-            describe=lambda: (self.who.name, __version__, self._agents, sum(e.slots for e in self._executors)),
+            describe=lambda: (self.who.name, __version__, self._own, sum(e.slots for e in self._executors)),
             give_back=self._give_back,
         )
         self.sweeper = Sweeper(
@@ -196,6 +205,39 @@ class Replica:
             desk=self.desk,
         )
 
+    def _compose_connections(self) -> None:
+        """What processes that run agents elsewhere share, if any are connected."""
+        self.instances = Instances(database=self.database, clock=self._clock, replica=self.who)
+        self._beats = Beats(instances=self.instances, clock=self._clock, wake=lambda: self._exchange.wake(Beats.name))
+        self.house = House(
+            database=self.database,
+            clock=self._clock,
+            time=self._time,
+            log=self._log,
+            batch=self.settings.batch,
+            instances=self.instances,
+            exchange=self._exchange,
+            crowd=self._crowd,
+            beats=self._beats,
+        )
+
+    def _renew(self) -> None:
+        """Something that is in hand, here or elsewhere, may have to stop."""
+        self._keeping.wake()
+        self._beats.hurry()
+
+    @contextmanager
+    def serving(self, agents: Sequence[str]) -> Iterator[None]:
+        """Work that waits for these agents is looked for too."""
+        self._served.update(agents)
+        self._agents[:] = sorted(self._served)
+        try:
+            yield
+        finally:
+            self._served.subtract(agents)
+            self._served += Counter()
+            self._agents[:] = sorted(self._served)
+
     async def __aenter__(self) -> "Replica":
         self._here = asyncio.get_running_loop()
         try:
@@ -209,7 +251,7 @@ class Replica:
         gc.freeze()
         self._stack.callback(gc.set_threshold, *gc.get_threshold())
         gc.set_threshold(*COLLECT_AFTER)
-        self._log.info("hub.started", replica=self.who.name, holder=str(self.who.holder), agents=self._agents)
+        self._log.info("hub.started", replica=self.who.name, holder=str(self.who.holder), agents=self._own)
         return self
 
     async def _enter(self) -> None:
@@ -220,7 +262,7 @@ class Replica:
         await self._rehearse()
         stack.push_async_callback(self._signals.close)
         await stack.enter_async_context(self._keeping)
-        await self._start(self.sweeper, self.pruner, self.reporter)
+        await self._start(self.sweeper, self.pruner, self.reporter, self._beats)
         stack.push_async_callback(self._drain.write_last_ends)
         await self._start(self.settler)
         stack.push_async_callback(self._finish_work)

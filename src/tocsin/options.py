@@ -35,6 +35,9 @@ class AgentOptions(TypedDict, total=False):
     concurrency: int | None
     concurrency_key: str | None
     cancel_within: Length
+    suspect_after: Length | None
+    dead_after: Length | None
+    stall_after: Length | None
 
 
 class TriggerOptions(TypedDict, total=False):
@@ -117,6 +120,9 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     "concurrency": Option("concurrency", _or_none(_count)),
     "concurrency_key": Option("concurrency_key", _or_none(_text)),
     "cancel_within": Option("cancel_within", _length),
+    "suspect_after": Option("suspect_after", _or_none(_length)),
+    "dead_after": Option("dead_after", _or_none(_length)),
+    "stall_after": Option("stall_after", _or_none(_length)),
 }
 TRIGGER_OPTIONS: Final[Mapping[str, Option]] = {
     "overlap": Option("overlap", _one_of(Overlap)),

@@ -138,11 +138,18 @@ class Process:
                 lasts=self._order.lasts,
             )
             async with self._view(running):
-                async with replica:
+                async with replica, self._agents(replica):
                     self._replica = replica
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)
                     await self._until_asked()
                 return await self._ended(control, replica, since, asyncio.get_running_loop().time() - begun)
+
+    def _agents(self, replica: Replica) -> AbstractAsyncContextManager[object]:
+        """The port for processes that run agents elsewhere."""
+        # Importing it takes longer than all else that a hub needs before its first run.
+        from tocsin.edges.grpc.server import AgentServer  # noqa: PLC0415
+
+        return AgentServer(replica=replica, settings=self._order.settings, log=self._log)
 
     def _warn_early(self) -> None:
         """What is most likely a slip, and would otherwise go unnoticed."""

@@ -3,6 +3,7 @@
 import os
 import tomllib
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -81,6 +82,13 @@ class Settings(BaseSettings):
     home: Path = Path(".tocsin")
     pg_bin: str | None = None
     http_bind: Bind = "127.0.0.1:8620"
+    grpc_bind: Bind = "127.0.0.1:8621"
+    grpc_cert: Path | None = None
+    grpc_key: Path | None = None
+    grpc_ca: Path | None = None
+    grpc_insecure: bool = False
+    suspect_after: Duration = timedelta(seconds=20)
+    dead_after: Duration = timedelta(seconds=90)
     drain_timeout: Duration = timedelta(seconds=25)
     lease: Duration = timedelta(seconds=30)
     renew_every: Duration = timedelta(seconds=5)
@@ -104,6 +112,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _HubTable(settings_cls)
 
     @property
+    def is_grpc_local(self) -> bool:
+        """Whether only processes of this host can reach the gRPC port."""
+        return is_loopback(self.grpc_bind.rpartition(":")[0])
+
+    @property
     def pooled(self) -> bool:
         return self.db_pooler == "transaction"
 
@@ -124,6 +137,15 @@ def load_settings(**given: Any) -> Settings:
     return settings
 
 
+def is_loopback(host: str) -> bool:
+    """Whether the host is this one, as it is written."""
+    name = host.strip("[]")
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 def _line(fault: Any) -> str:
     name = f"{PREFIX}{str(fault['loc'][0]).upper()}" if fault["loc"] else "settings"
     text = str(fault["msg"]).removeprefix("Value error, ")
@@ -137,6 +159,20 @@ def contradictions(settings: Settings) -> list[str]:
             settings.renew_every * 3 > settings.lease,
             f"TOCSIN_RENEW_EVERY={format_duration(settings.renew_every)} must be at most a third of "
             f"TOCSIN_LEASE={format_duration(settings.lease)}, so that two lost renewals are survived",
+        ),
+        (
+            not timedelta(0) < settings.suspect_after < settings.dead_after,
+            f"TOCSIN_SUSPECT_AFTER={format_duration(settings.suspect_after)} must be shorter than "
+            f"TOCSIN_DEAD_AFTER={format_duration(settings.dead_after)}",
+        ),
+        (
+            (settings.grpc_cert is None) != (settings.grpc_key is None),
+            "TOCSIN_GRPC_CERT and TOCSIN_GRPC_KEY go together: set both, or neither",
+        ),
+        (
+            settings.grpc_cert is None and not settings.is_grpc_local and not settings.grpc_insecure,
+            f"TOCSIN_GRPC_BIND={settings.grpc_bind} can be reached from other hosts: set TOCSIN_GRPC_CERT and "
+            "TOCSIN_GRPC_KEY, or TOCSIN_GRPC_INSECURE=1 where the network itself is private",
         ),
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
         (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),

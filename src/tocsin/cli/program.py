@@ -11,6 +11,8 @@ from tocsin.cli.admin import add_to as add_admin
 from tocsin.cli.agents import commands as agent_commands
 from tocsin.cli.crontab import commands as import_commands
 from tocsin.cli.exits import DONE, INTERRUPTED, code_of, lines_of, say
+from tocsin.cli.instances import commands as instance_commands
+from tocsin.cli.instances import key_commands
 from tocsin.cli.process import add_to as add_processes
 from tocsin.cli.replicas import commands as replica_commands
 from tocsin.cli.runs import commands as run_commands
@@ -40,6 +42,8 @@ def program() -> typer.Typer:
     app.add_typer(run_commands(), name="run", help="Runs: what was called, and how it ended.")
     app.add_typer(agent_commands(), name="agent", help="Agents: what can be called.")
     app.add_typer(replica_commands(), name="replica", help="Replicas: which hubs are there.")
+    app.add_typer(instance_commands(), name="instance", help="Instances: processes that run agents elsewhere.")
+    app.add_typer(key_commands(), name="key", help="Keys: who may connect as an instance.")
     app.add_typer(import_commands(), name="import", help="Bring schedules along from elsewhere.")
     return app
 

@@ -32,7 +32,9 @@ class AgentSpec:
     from [0, min(backoff_cap, backoff_base · 2^(k-1))] (full jitter; Source: Brooker, "Exponential
     Backoff And Jitter", 2015). retry_on and no_retry are names of exception classes; an empty
     retry_on means every one. concurrency: runs at once over all replicas, or per value of
-    ``concurrency_key`` (a dotted path into the input) where that is given.
+    ``concurrency_key`` (a dotted path into the input) where that is given. suspect_after and
+    dead_after: silence of an instance that runs it, instead of the hub's; stall_after: how long a run
+    may go without progress before it is asked to stop; None is without limit.
     """
 
     name: str
@@ -47,10 +49,14 @@ class AgentSpec:
     concurrency: int | None = None
     concurrency_key: str | None = None
     cancel_within: timedelta = timedelta(seconds=30)
+    suspect_after: timedelta | None = None
+    dead_after: timedelta | None = None
+    stall_after: timedelta | None = None
 
     def __post_init__(self) -> None:
         check_name("agent", self.name)
-        for what, limit in (("timeout", self.timeout), ("deadline", self.deadline)):
+        limits = ("timeout", "deadline", "suspect_after", "dead_after", "stall_after")
+        for what, limit in ((name, getattr(self, name)) for name in limits):
             if limit is not None and limit <= timedelta(0):
                 raise BadInput(f"agent {self.name!r}: {what} must be longer than 0 s; leave it out for no limit")
         if not 1 <= self.max_attempts <= 100:
@@ -61,6 +67,8 @@ class AgentSpec:
             raise BadInput(f"agent {self.name!r}: concurrency_key needs concurrency, the limit per key")
         if not timedelta(0) <= self.backoff_base <= self.backoff_cap:
             raise BadInput(f"agent {self.name!r}: backoff must be at least 0 s and at most its cap {self.backoff_cap}")
+        if self.suspect_after and self.dead_after and self.suspect_after >= self.dead_after:
+            raise BadInput(f"agent {self.name!r}: suspect_after must be shorter than dead_after")
         if self.cancel_within < timedelta(0):
             raise BadInput(f"agent {self.name!r}: cancel_within must not be negative")
 

@@ -48,6 +48,7 @@ class Assignment(msgspec.Struct):
     rearms: bool = False
     last: LastRun | None = None
     due_by: datetime | None = None
+    resumed: bool = False
 
     @property
     def idempotency_key(self) -> str:

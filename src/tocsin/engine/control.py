@@ -23,6 +23,7 @@ from tocsin.engine.desk import Desk
 from tocsin.engine.firing import Firing
 from tocsin.engine.planner import phase_of
 from tocsin.engine.resting import readable
+from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
 from tocsin.store.database import Database, Session
@@ -38,7 +39,10 @@ ADDED_BY_HAND: Final = "by hand"
 
 
 class Control:
-    """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process."""
+    """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
+
+    roster: processes that run agents elsewhere, and their keys.
+    """
 
     def __init__(self, *, database: Database, clock: Clock, actor: str, desk: Desk | None = None) -> None:
         who = Incarnation(actor, actor=actor)
@@ -46,6 +50,7 @@ class Control:
         self._triggers = Triggers(database=database, clock=clock, who=who)
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
+        self.roster = Roster(database=database, clock=clock)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
 
     # --- apps and triggers

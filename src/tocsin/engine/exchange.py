@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from tocsin.domain.run import RunState, StopReason
+from tocsin.engine.crowd import Crowd
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.hands import Hand
 from tocsin.engine.planner import Planner
@@ -26,8 +27,9 @@ class Exchange:
     released: runs that had begun and that were given back.
     """
 
-    def __init__(self, *, who: Incarnation, time: DatabaseTime, log: Log) -> None:
+    def __init__(self, *, who: Incarnation, time: DatabaseTime, log: Log, crowd: Crowd) -> None:
         self.released = 0
+        self._crowd = crowd
         self._who = who
         self._time = time
         self._log = log
@@ -52,6 +54,7 @@ class Exchange:
     def wake_runners(self) -> None:
         for runner in self._runners:
             self.wake(runner.name)
+        self._crowd.wake()
 
     def wake_from_any_thread(self, name: str, here: asyncio.AbstractEventLoop) -> None:
         here.call_soon_threadsafe(self.wake, name)
@@ -88,12 +91,16 @@ class Exchange:
             sooner = look.next_ready_at is not None and runner.expect(look.next_ready_at)
             if sooner or look.ready_at is not None:
                 self.wake(runner.name)
+        if look.next_ready_at is not None:
+            self._crowd.expect(look.next_ready_at)
+        if look.ready_at is not None:
+            self._crowd.wake()
         self._sweeper.expect(others_run=look.others_run, cancelling=look.cancelling, waiting=look.waiting)
         if look.others_run or look.cancelling or look.waiting:
             self.wake(self._sweeper.name)
 
     def on_settled(self, ends: Sequence[tuple[Hand | None, Ended]]) -> None:
-        freed = any(runner.held_back for runner in self._runners)
+        freed = any(runner.held_back for runner in self._runners) or self._crowd.held_back()
         rearms = False
         follows = []
         for hand, ended in ends:
@@ -132,4 +139,6 @@ class Exchange:
         for runner in self._runners:
             for instant in instants:
                 runner.expect(instant)
+        for instant in instants:
+            self._crowd.expect(instant)
         self.wake_runners()

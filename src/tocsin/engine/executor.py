@@ -12,7 +12,11 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.run import Outcome
 from tocsin.run import Reports, StopSignal
 
-__all__ = ["Assignment", "Executor"]
+__all__ = ["Assignment", "Detached", "Executor"]
+
+
+class Detached(Exception):
+    """The attempt goes on where its holder takes it; this replica has no part in it any more."""
 
 
 class Executor(Protocol):

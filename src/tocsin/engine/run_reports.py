@@ -62,6 +62,16 @@ class RunReports:
                 sums[key] = _sum(sums.get(key, 0), value) if adds else value
         self._touch()
 
+    def take_usage(self, rows: str) -> None:
+        """The sums as another process has them, as ``usage_json`` gives them; what is no such list changes nothing."""
+        try:
+            found = msgspec.json.decode(rows, type=list[dict[str, Any]])
+        except msgspec.DecodeError:
+            return
+        if len(rows) <= MAX_LOG and len(found) <= MAX_MODELS:
+            self.used = {_storable(str(row.pop("model", "")))[:200]: row for row in found}
+            self._touch()
+
     def log(self, line: str) -> None:
         with self._lock:
             if self._log_size > MAX_LOG:

@@ -21,16 +21,15 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import StatementRefused
 from tocsin.domain.run import AttemptEnd, Failed, Lane, Outcome, RunState, Settlement, Stopped, StopReason, decide
 from tocsin.engine.dbtime import DatabaseTime
-from tocsin.engine.executor import Executor
+from tocsin.engine.executor import Detached, Executor
 from tocsin.engine.hands import Hand, Hands
 from tocsin.engine.reports import Reporter
 from tocsin.engine.settler import Settler
+from tocsin.engine.shares import Shares
 from tocsin.store.attempts import Attempts, Claimed, Ended, Quota
 from tocsin.telemetry import Log
 
 LATE: Final = Lane.LATE.value
-LATE_SHARE: Final = 0.2
-"""Of the slots, for caught-up, swept and backfilled work."""
 
 MOST_AWAITED: Final = 256
 """Instants that are waited for precisely; what lies behind them is found by the next look."""
@@ -58,6 +57,7 @@ class Runner:
         wake: Callable[[], None],
         expired: Callable[[], bool] = lambda: False,
         rearm: Callable[[], None] = lambda: None,
+        passed_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"runner-{executor.name}"
         self.accepting = True
@@ -72,11 +72,11 @@ class Runner:
         self._time = time
         self._log = log
         self._batch = batch
-        # While one half is being executed, the database is busy with the claim of the other.
-        self._half = ceil(executor.slots / 2)
+        self._shares = Shares(self.agents)
         self._wake = wake
         self._expired = expired
         self._rearm = rearm
+        self._passed_on = passed_on
         self.claiming = False
         self._active = 0
         self._kept = 0
@@ -84,8 +84,6 @@ class Runner:
         self._turned_away = False
         self._woken = False
         self._late = 0
-        self._busy = 1
-        self._turn = 0
         self._awaited: list[datetime] = []
         self._left_behind: set[asyncio.Task[None]] = set()
 
@@ -98,6 +96,11 @@ class Runner:
     def kept(self) -> int:
         """Slots that are kept for runs whose insert is under way."""
         return self._kept
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it would claim if it were woken."""
+        return self.accepting and self._active + self._kept < self._executor.slots and not self._expired()
 
     def keep(self) -> bool:
         """A slot is kept for a run that is about to be inserted, if work does not queue for one already."""
@@ -113,7 +116,7 @@ class Runner:
         self._make_room()
 
     def begin(self, assignments: Sequence[Assignment]) -> None:
-        """Runs that were claimed for us are executed."""
+        """Runs that were claimed for us are executed, or go on being executed by whoever has brought them along."""
         refused = not self.accepting or self._expired()
         policies, reports_for, put = self._executor.agents, self._reporter.reports_for, self._hands.put
         for assignment in assignments:
@@ -146,20 +149,24 @@ class Runner:
 
     async def run_once(self) -> bool:
         self._woken = False
-        free = min(self._executor.slots - self._active - self._kept, self._batch, self._half)
+        # While one half is being executed, the database is busy with the claim of the other.
+        half = ceil(self._executor.slots / 2)
+        free = min(self._executor.slots - self._active - self._kept, self._batch, half)
         # Unwritten ends are work in hand too: while the database takes no settlements, claim no more.
-        self.held_back = len(self._settler) > 2 * self._executor.slots
+        self.held_back = len(self._settler) > 2 * max(1, self._executor.slots)
         # Whatever filled the slots, a claim or an insert: the next end makes room for what may be queued.
         self._turned_away = free <= 0
         if not self.accepting or free <= 0 or self.held_back or self._expired():
             return False
         while self._awaited and not self._time.until(self._awaited[0]):
             heapq.heappop(self._awaited)
-        quotas = self._quotas(free)
+        quotas = self._shares.quotas(free, slots=self._executor.slots, late=self._late)
         claimed = await self._claim(quotas, free)
         self._tell_skipped(claimed)
-        more = self._is_more(claimed, quotas, free)
+        more = self._shares.is_more(claimed, quotas, free, has_room=self._active < self._executor.slots)
         self._saturated = more or self._active >= self._executor.slots
+        if self._saturated and claimed.assignments:
+            self._passed_on()
         return more
 
     async def _claim(self, quotas: list[Quota], free: int) -> Claimed:
@@ -188,32 +195,6 @@ class Runner:
             every.skipped.extend(claimed.skipped)
         return every
 
-    def _quotas(self, free: int) -> list[Quota]:
-        """Shares of the free slots: round robin between agents, the late lane within its fifth.
-
-        An agent that had nothing last time costs the others nothing: shares are of those that had.
-        """
-        self._turn = (self._turn + 1) % len(self.agents)
-        order = self.agents[self._turn :] + self.agents[: self._turn]
-        share = ceil(free / self._busy)
-        left = max(1, int(self._executor.slots * LATE_SHARE)) - self._late
-        late_share = max(1, left // len(order))
-        quotas = [Quota(agent, Lane.LATE.value, late_share) for agent in order[: max(0, left // late_share)]]
-        return quotas + [Quota(agent, Lane.LIVE.value, share) for agent in order]
-
-    def _is_more(self, claimed: Claimed, quotas: list[Quota], free: int) -> bool:
-        """Whether another claim could bring more: some quota was used up."""
-        taken: dict[tuple[str, str], int] = {}
-        for assignment in claimed.assignments:
-            key = (assignment.agent, assignment.lane)
-            taken[key] = taken.get(key, 0) + 1
-        self._busy = max(1, len({agent for agent, _ in taken}))
-        if claimed.skipped or claimed.passed_over:
-            return True
-        if sum(taken.values()) >= free:
-            return self._active < self._executor.slots
-        return any(taken.get((quota.agent, quota.lane), 0) >= quota.count for quota in quotas if quota.count)
-
     def _begin(self, hand: Hand) -> None:
         assignment = hand.assignment
         self._active += 1
@@ -234,23 +215,46 @@ class Runner:
     async def _attempt(self, hand: Hand) -> None:
         """The agent has run to its end, and that end is on its way to the database."""
         outcome: Outcome = Stopped()
+        settles = True
         try:
             outcome = await self._executor.execute(hand.assignment, hand.reports, hand.stop)
+        except Detached:
+            settles = False
         except asyncio.CancelledError:
             # Cut after it would not stop: its outcome is that it was stopped, and this task ends here.
             hand.stop.request(StopReason.INTERRUPTED)
         except Exception as error:  # an executor that breaks its word ends its attempt, and nothing else
             outcome = Failed(type(error).__name__, str(error)[:1_000])
         finally:
-            self._end(hand, outcome)
+            if settles:
+                self._end(hand, outcome)
+            else:
+                self._forget(hand)
+
+    def _forget(self, hand: Hand) -> None:
+        """It goes on without us: its holder takes it along."""
+        if not hand.ended:
+            self._close(hand)
+            self._hands.drop(hand)
+
+    def _close(self, hand: Hand) -> None:
+        """The attempt has no slot and no limit any more."""
+        hand.ended = True
+        if hand.timer is not None:
+            hand.timer.cancel()
+        self._active -= 1
+        if hand.assignment.lane == LATE:
+            self._late -= 1
 
     def _limit(self, hand: Hand) -> Timer:
         """A timer for the attempt's limit: its timeout or the rest of the run's deadline, whichever is sooner."""
         limits = [hand.policy.timeout] if hand.policy.timeout else []
         if hand.assignment.deadline_at is not None:
             limits.append(hand.assignment.deadline_at - hand.assignment.started_at)
-        seconds = min(limits).total_seconds()
         hand.assignment.due_by = hand.assignment.started_at + min(limits)
+        seconds = min(limits).total_seconds()
+        if hand.assignment.resumed:
+            seconds = max(0.0, self._time.until(hand.assignment.due_by))
         return self._clock.call_later(seconds, lambda: hand.ask_to_stop(StopReason.TIMEOUT))
 
     def _cut_later(self, hand: Hand, reason: StopReason) -> None:
@@ -292,13 +296,8 @@ class Runner:
         """The attempt's outcome becomes a settlement, once; the slot is free."""
         if hand.ended:
             return
-        hand.ended = True
-        if hand.timer is not None:
-            hand.timer.cancel()
+        self._close(hand)
         assignment, reports = hand.assignment, hand.reports
-        self._active -= 1
-        if assignment.lane == LATE:
-            self._late -= 1
         settlement = decide(
             AttemptEnd(
                 policy=hand.policy,

@@ -11,11 +11,14 @@ from tocsin.store.database import Database, Session
 
 
 class Incarnation:
-    """Who writes: random for each process, and again when its lease was ended under it; never a host's name."""
+    """Who writes: random for each process, and again when its lease was ended under it; never a host's name.
 
-    def __init__(self, name: str, *, actor: str | None = None) -> None:
+    holder: of a process that brings its own.
+    """
+
+    def __init__(self, name: str, *, actor: str | None = None, holder: UUID | None = None) -> None:
         self.name = name
-        self.holder = uuid4()
+        self.holder = holder or uuid4()
         self._actor = actor
 
     @property

@@ -30,3 +30,4 @@ class Retention:
         await self._database.fetch("prune_successes", before=before)
         await self._database.fetch("prune_triggers", before=before)
         await self._database.fetch("prune_replicas", before=before)
+        await self._database.fetch("prune_instances")

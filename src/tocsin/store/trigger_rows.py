@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from tocsin.domain.agent import AgentSpec
+from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.errors import BadInput
 from tocsin.domain.planning import Plan
 from tocsin.domain.schedule import Schedule
@@ -117,12 +117,34 @@ def write_schedule(schedule: Schedule | None) -> str | None:
     return None if schedule is None else msgspec.json.encode(schedule.to_json()).decode()
 
 
+_LENGTHS: Final = (
+    "timeout", "deadline", "backoff_base", "backoff_cap", "suspect_after", "dead_after", "stall_after",
+)  # fmt: skip
+
+
 def write_agent(spec: AgentSpec) -> str:
-    fields = asdict(spec) | {
-        name: _seconds(getattr(spec, name)) for name in ("timeout", "deadline", "backoff_base", "backoff_cap")
-    }
+    fields = asdict(spec) | {name: _seconds(getattr(spec, name)) for name in _LENGTHS}
     fields["cancel_within"] = f"{spec.cancel_within.total_seconds()} seconds"
     return msgspec.json.encode(fields).decode()
+
+
+def read_agent(text: str) -> AgentSpec:
+    """The policy that a row holds.
+
+    Raises: BadInput, when it was written behind our back and cannot be read.
+    """
+    try:
+        fields = msgspec.json.decode(text)
+        for name in _LENGTHS:
+            if fields.get(name) is not None:
+                fields[name] = timedelta(seconds=fields[name])
+        fields["cancel_within"] = timedelta(seconds=float(fields["cancel_within"].removesuffix(" seconds")))
+        fields["on_lost"] = OnLost(fields["on_lost"])
+        for name in ("retry_on", "no_retry"):
+            fields[name] = tuple(fields[name])
+        return AgentSpec(**fields)
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"an agent's policy in the database cannot be read ({error}): declare it again") from error
 
 
 @lru_cache(maxsize=131_072)

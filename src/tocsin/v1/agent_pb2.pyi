@@ -59,7 +59,7 @@ class Held(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., fence: _Optional[int] = ..., progress: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "instance_id", "name", "version", "agents", "labels", "slots", "held")
+    __slots__ = ("protocol", "instance_id", "name", "version", "agents", "labels", "slots", "held", "last_stream")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class Hello(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    LAST_STREAM_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     instance_id: str
     name: str
@@ -83,7 +84,8 @@ class Hello(_message.Message):
     labels: _containers.ScalarMap[str, str]
     slots: int
     held: _containers.RepeatedCompositeFieldContainer[Held]
-    def __init__(self, protocol: _Optional[int] = ..., instance_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., agents: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., slots: _Optional[int] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
+    last_stream: int
+    def __init__(self, protocol: _Optional[int] = ..., instance_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., agents: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., slots: _Optional[int] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., last_stream: _Optional[int] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("runs",)
@@ -194,7 +196,7 @@ class Goodbye(_message.Message):
     def __init__(self, returned: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "hub", "version", "beat_every", "suspect_after", "dead_after", "max_message_bytes", "valid", "fenced")
+    __slots__ = ("protocol", "hub", "version", "beat_every", "suspect_after", "dead_after", "max_message_bytes", "valid", "fenced", "stream")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     HUB_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +206,7 @@ class Welcome(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     VALID_FIELD_NUMBER: _ClassVar[int]
     FENCED_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     hub: str
     version: str
@@ -213,7 +216,8 @@ class Welcome(_message.Message):
     max_message_bytes: int
     valid: _containers.RepeatedCompositeFieldContainer[Held]
     fenced: _containers.RepeatedCompositeFieldContainer[Held]
-    def __init__(self, protocol: _Optional[int] = ..., hub: _Optional[str] = ..., version: _Optional[str] = ..., beat_every: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., suspect_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., dead_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_message_bytes: _Optional[int] = ..., valid: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., fenced: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
+    stream: int
+    def __init__(self, protocol: _Optional[int] = ..., hub: _Optional[str] = ..., version: _Optional[str] = ..., beat_every: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., suspect_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., dead_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_message_bytes: _Optional[int] = ..., valid: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., fenced: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., stream: _Optional[int] = ...) -> None: ...
 
 class Assign(_message.Message):
     __slots__ = ("runs",)

@@ -140,6 +140,46 @@ CREATE INDEX runs_running ON tocsin.runs (holder) WHERE holder IS NOT NULL;
 CREATE INDEX runs_cancelling
     ON tocsin.runs (cancel_requested_at) WHERE state = 'running' AND cancel_requested_at IS NOT NULL;
 
+-- Processes that run agents elsewhere, over a stream to one replica. Each is a holder whose lease its beats renew.
+-- stream: how many streams it has opened; what comes over an older one is not its word any more.
+-- replica: whose stream is open; none, since it was closed. key: by which it was let in.
+CREATE TABLE tocsin.instances (
+    id              uuid PRIMARY KEY,
+    name            text NOT NULL,
+    version         text NOT NULL,
+    agents          text[] NOT NULL,
+    labels          jsonb NOT NULL,
+    slots           integer NOT NULL CHECK (slots > 0),
+    key             text,
+    stream          bigint NOT NULL DEFAULT 0,
+    replica         uuid,
+    suspect_after   interval NOT NULL,
+    dead_after      interval NOT NULL,
+    started_at      timestamptz NOT NULL,
+    connected_at    timestamptz,
+    disconnected_at timestamptz,
+    draining        boolean NOT NULL DEFAULT false,
+    stalled_at      timestamptz,
+    culprit         text,
+    CONSTRAINT instances_suspect_before_dead CHECK (suspect_after < dead_after)
+) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0.1);
+
+-- How the trail names a holder.
+CREATE FUNCTION tocsin.actor_of(holder uuid) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN EXISTS (SELECT FROM tocsin.instances i WHERE i.id = holder) THEN 'instance:' ELSE 'replica:' END
+           || holder
+$$;
+
+-- Who may connect as an agent process, and for which agents. digest: of the key, which is shown once.
+CREATE TABLE tocsin.agent_keys (
+    name       text PRIMARY KEY,
+    digest     bytea NOT NULL UNIQUE,
+    agents     text[] NOT NULL,
+    created_at timestamptz NOT NULL,
+    revoked_at timestamptz
+);
+
 -- The trail's older part: the claims of a run that is queued again, and the edges back into the queue.
 -- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.
 CREATE TABLE tocsin.past_transitions (
@@ -169,13 +209,13 @@ SELECT r.id AS run_id, 1 AS seq, NULL::text AS from_state, 'queued'::text AS to_
 SELECT p.run_id, p.seq, p.from_state, p.to_state, p.attempt, p.fence, p.actor, p.reason, p.at
   FROM tocsin.past_transitions p
  UNION ALL
-SELECT r.id, (2 * r.fence)::integer, 'queued', 'running', r.attempt, r.fence, 'replica:' || r.claimed_by, NULL,
+SELECT r.id, (2 * r.fence)::integer, 'queued', 'running', r.attempt, r.fence, tocsin.actor_of(r.claimed_by), NULL,
        r.started_at
   FROM tocsin.runs r
  WHERE r.state = 'running' OR r.finished_at IS NOT NULL AND r.seq % 2 = 1
  UNION ALL
 SELECT r.id, r.seq, CASE WHEN r.seq % 2 = 1 THEN 'running' ELSE 'queued' END, r.state, r.attempt, r.fence,
-       coalesce(r.ended_by, 'replica:' || r.claimed_by), r.reason, r.finished_at
+       coalesce(r.ended_by, tocsin.actor_of(r.claimed_by)), r.reason, r.finished_at
   FROM tocsin.runs r
  WHERE r.finished_at IS NOT NULL;
 

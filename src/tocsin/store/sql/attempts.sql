@@ -258,7 +258,7 @@ WITH instant AS (
       FROM closed c
      CROSS JOIN instant
      CROSS JOIN LATERAL (
-        VALUES (2 * c.fence, 'queued', 'running', 'replica:' || c.claimed_by, NULL, c.started_at),
+        VALUES (2 * c.fence, 'queued', 'running', tocsin.actor_of(c.claimed_by), NULL, c.started_at),
                (2 * c.fence + 1, 'running', 'queued', :actor::text, c.reason, instant.now))
         AS e (seq, from_state, to_state, actor, reason, at)
      WHERE c.state = 'queued'

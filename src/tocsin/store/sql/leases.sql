@@ -142,3 +142,7 @@ WITH gone AS (
     RETURNING l.holder
 )
 DELETE FROM tocsin.replicas p USING gone g WHERE p.id = g.holder
+
+-- name: prune_instances
+-- Drop agent processes whose lease has been dropped.
+DELETE FROM tocsin.instances i WHERE NOT EXISTS (SELECT FROM tocsin.leases l WHERE l.holder = i.id)

@@ -66,7 +66,7 @@ WITH instant AS (
       FROM swept s
      CROSS JOIN instant
      CROSS JOIN LATERAL (
-        VALUES (2 * s.fence, 'queued', 'running', 'replica:' || s.holder, NULL, s.started_at),
+        VALUES (2 * s.fence, 'queued', 'running', tocsin.actor_of(s.holder), NULL, s.started_at),
                (2 * s.fence + 1, 'running', 'queued', :actor, s.reason, instant.now))
         AS e (seq, from_state, to_state, actor, reason, at)
      WHERE s.state = 'queued'

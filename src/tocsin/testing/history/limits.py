@@ -6,7 +6,7 @@ from itertools import groupby
 from statistics import median
 from typing import Final
 
-from tocsin.engine.runner import LATE_SHARE
+from tocsin.engine.shares import LATE_SHARE
 from tocsin.testing.history import Row
 from tocsin.testing.history.logs import Logs, read_policy
 from tocsin.testing.violation import Violation

@@ -1,0 +1,195 @@
+"""One stream, from its Hello to its end: what arrives becomes calls of the attachment, and is believed in nothing."""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import grpc
+import grpc.aio
+
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.errors import BadInput, StoreError
+from tocsin.domain.instance import Patience
+from tocsin.edges.grpc import wire
+from tocsin.edges.grpc.outgoing import Outgoing
+from tocsin.engine.attachment import Attachment
+from tocsin.executors.remote import Remote
+from tocsin.hub import Replica
+from tocsin.store.instances import Held, Introduction
+from tocsin.telemetry import Log
+from tocsin.v1 import agent_pb2 as pb
+from tocsin.version import __version__
+
+LEAVES_WITHIN: Final = timedelta(seconds=2)
+"""Over so long the processes of a hub that leaves spread their coming to others."""
+
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+MAX_HELD: Final = 20_000
+
+Ending = tuple[grpc.StatusCode, str]
+
+
+class Session:
+    """A process that has been let in. Entered, it is given work; left, its runs are its own affair."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        who: Introduction,
+        stream: int,
+        patience: Patience,
+        policies: dict[str, AgentSpec],
+        log: Log,
+    ) -> None:
+        self.who = who
+        self._replica = replica
+        self._stream = stream
+        self._patience = patience
+        self._log = log
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.closed = asyncio.Event()
+        self.outgoing = Outgoing(now=replica.house.time.now, lost=self._lose)
+        self._remote = Remote(who.name, policies, self.outgoing)
+        self._attachment = Attachment(
+            house=replica.house,
+            holder=who.id,
+            stream=stream,
+            patience=patience,
+            receiver=self._remote,
+            policies=policies,
+            post=self.outgoing,
+        )
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        """The stream ends so, soon; a second end changes nothing."""
+        if not self._ending.done():
+            self._ending.set_result((code, text))
+
+    def _lose(self) -> None:
+        """Its lease was ended, or a newer stream of it is served elsewhere; it will learn which when it comes again."""
+        self.end(grpc.StatusCode.ABORTED, "connect again")
+
+    def leave(self, reason: str) -> None:
+        """The hub goes: the process is to connect elsewhere."""
+        self._attachment.runner.accepting = False
+        leaving = pb.Leaving(within=wire.duration(LEAVES_WITHIN), reason=reason)
+        self.outgoing.send(pb.FromHub(leaving=leaving))
+
+    async def run(self, context: Any, held: list[Held]) -> Ending:
+        """The stream has come to its end, as it says."""
+        try:
+            async with AsyncExitStack() as stack:
+                stack.enter_context(self._replica.serving(self.who.agents))
+                await stack.enter_async_context(self._attachment)
+                await self._welcome(held)
+                reading = asyncio.create_task(self._read(context), name="instance-reads")
+                writing = asyncio.create_task(self.outgoing.write_all(context.write), name="instance-writes")
+                stack.callback(reading.cancel)
+                stack.push_async_callback(_quietly_cancelled, writing)
+                first: set[asyncio.Future[Any]] = {reading, writing, self._ending}
+                await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+                if not reading.done():
+                    reading.cancel()
+                    await asyncio.wait({reading})
+                await self._attachment.finish()
+                # The last verdicts are still to be written.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        while self.outgoing.waits and not writing.done():  # noqa: ASYNC110 — our own writer
+                            await asyncio.sleep(0.01)
+                return self._how_it_ended(reading)
+        finally:
+            self.closed.set()
+
+    def _how_it_ended(self, reading: "asyncio.Task[None]") -> Ending:
+        if self._ending.done():
+            return self._ending.result()
+        error = None if reading.cancelled() else reading.exception()
+        match error:
+            case BadInput():
+                self._log.warning("instance.refused", instance=self.who.name, error=str(error))
+                return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+            case StoreError():
+                return grpc.StatusCode.UNAVAILABLE, str(error)
+            case _:
+                return grpc.StatusCode.OK, ""
+
+    async def _welcome(self, held: list[Held]) -> None:
+        ours = await self._replica.instances.adopt(self.who.id, held, self.who.agents)
+        self._attachment.resume(ours)
+        valid = {(one.run_id, one.fence) for one in ours}
+        patience = self._patience
+        self.outgoing.send(
+            pb.FromHub(
+                welcome=pb.Welcome(
+                    protocol=wire.PROTOCOL,
+                    hub=self._replica.who.name,
+                    version=__version__,
+                    beat_every=wire.duration(patience.beat_every),
+                    suspect_after=wire.duration(patience.suspect_after),
+                    dead_after=wire.duration(patience.dead_after),
+                    max_message_bytes=MAX_MESSAGE,
+                    valid=wire.held_message(valid),
+                    fenced=wire.held_message(set(held) - valid),
+                    stream=self._stream,
+                )
+            )
+        )
+
+    async def _read(self, context: Any) -> None:
+        """Raises: BadInput, StoreError."""
+        while (message := await context.read()) is not grpc.aio.EOF:
+            await self.outgoing.room()
+            if not await self._take(message):
+                return
+
+    async def _take(self, message: pb.FromAgent) -> bool:
+        """False: it was the last."""
+        attachment = self._attachment
+        match message.WhichOneof("message"):
+            case "credit":
+                attachment.give_credit(min(message.credit.runs, wire.MAX_SLOTS), most=self.who.slots)
+            case "beat":
+                beat = message.beat
+                if len(beat.held) > MAX_HELD:
+                    raise BadInput(f"beat: at most {MAX_HELD:,} runs in hand")
+                culprit = beat.culprit[: wire.MAX_CULPRIT] or "unknown"
+                attachment.hear(beat.seq, wire.held_of(beat.held), culprit=culprit if beat.stalled else None)
+            case "report":
+                self._take_report(message.report)
+            case "finished":
+                attachment.finish_runs([wire.result_of(result) for result in message.finished.results])
+            case "begun" if self._log.is_info:
+                for run_id, fence in wire.held_of(message.begun.runs):
+                    self._log.info("run.begun", run_id=str(run_id), fence=fence, instance=self.who.name)
+            case "draining":
+                self._log.info("instance.draining", instance=self.who.name, holder=str(self.who.id))
+                await attachment.drain()
+            case "goodbye":
+                returned = wire.held_of(message.goodbye.returned)
+                self._log.info("instance.left", instance=self.who.name, holder=str(self.who.id), returned=len(returned))
+                await attachment.say_goodbye(returned)
+                return False
+            case "hello":
+                raise BadInput("hello: comes first, and once a stream")
+            case _:
+                pass  # of a newer protocol, or empty: nothing that we could mind
+        return True
+
+    def _take_report(self, report: pb.Report) -> None:
+        run_id: UUID = wire.uuid_of(report.run_id, "run_id")
+        self._attachment.report(
+            run_id,
+            report.fence,
+            progress=report.progress if report.HasField("progress") else None,
+            fraction=report.fraction if report.HasField("fraction") else None,
+            usage=wire.usage_of(report.usage) if report.HasField("usage") else None,
+        )
+
+
+async def _quietly_cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.wait({task})

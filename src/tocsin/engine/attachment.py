@@ -1,0 +1,354 @@
+"""One connected process in the engine's eyes: its runner, its settler, its lease, from its stream's start to its end.
+
+Entering: it joins those who claim and those who are heard. Leaving: nothing more is claimed in its name,
+what it has said is written, and its runs stay running in its name: it takes them along to its next stream.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol, Self
+from uuid import UUID
+
+from tocsin.clock import Clock
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.errors import StoreError
+from tocsin.domain.instance import Patience
+from tocsin.domain.run import FollowUp, Outcome, RunState, Settlement, Stopped, StopReason
+from tocsin.engine.beats import Beats
+from tocsin.engine.crowd import Crowd
+from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.exchange import Exchange
+from tocsin.engine.executor import Executor
+from tocsin.engine.hands import Hands
+from tocsin.engine.reports import Reporter
+from tocsin.engine.run_reports import RunReports
+from tocsin.engine.runner import Runner
+from tocsin.engine.service import Loop
+from tocsin.engine.settler import Settler
+from tocsin.store.attempts import Attempts, Ended
+from tocsin.store.database import Database
+from tocsin.store.instances import Answer, Heard, Held, Instances
+from tocsin.store.leases import Incarnation
+from tocsin.telemetry import Log
+
+LAST_WORDS: Final = 2.0
+"""Seconds that a stream's end waits for what was said over it to be written."""
+
+
+class Receiver(Executor, Protocol):
+    """The executor of the process: see executors.remote.Remote."""
+
+    credit: int
+
+    def awaits(self, run_id: UUID, fence: int) -> RunReports | None: ...
+    def ended(self, run_id: UUID, fence: int, outcome: Outcome) -> bool: ...
+    def detach(self) -> None: ...
+
+
+class Post(Protocol):
+    """What the engine has to tell the process; each call returns at once."""
+
+    def settled(self, run_id: UUID, fence: int, *, fenced: bool) -> None: ...
+    def beat_taken(self, seq: int) -> None: ...
+    def fenced(self, run_id: UUID, fence: int) -> None: ...
+    def probe(self) -> None: ...
+    def lost(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended elsewhere. usage: JSON, the sums; log: lines."""
+
+    run_id: UUID
+    fence: int
+    outcome: Outcome
+    usage: str | None
+    log: str | None
+    follow_ups: tuple[FollowUp, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all connections of a replica share."""
+
+    database: Database
+    clock: Clock
+    time: DatabaseTime
+    log: Log
+    batch: int
+    instances: Instances
+    exchange: Exchange
+    crowd: Crowd
+    beats: Beats
+
+
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    seq: int
+    held: Sequence[Held]
+    culprit: str | None
+
+
+class Attachment:
+    """See the module. Everything is called on the event loop of the replica."""
+
+    def __init__(
+        self,
+        *,
+        house: House,
+        holder: UUID,
+        stream: int,
+        patience: Patience,
+        receiver: Receiver,
+        policies: Mapping[str, AgentSpec],
+        post: Post,
+    ) -> None:
+        self.hands = Hands()
+        self._house = house
+        self._holder = holder
+        self._stream = stream
+        self._patience = patience
+        self._receiver = receiver
+        self._post = post
+        self._who = Incarnation(receiver.name, actor=f"instance:{holder}", holder=holder)
+        self._beat: _Beat | None = None
+        self._taken: _Beat | None = None
+        self._is_suspect = self._is_stalled = self._is_draining = False
+        self._stack = AsyncExitStack()
+        self._compose(policies)
+
+    def _compose(self, policies: Mapping[str, AgentSpec]) -> None:
+        house = self._house
+        attempts = _Told(self._who, house, self._post)
+        self._settler = Settler(
+            attempts=attempts,
+            hands=self.hands,
+            clock=house.clock,
+            log=house.log,
+            settled=house.exchange.on_settled,
+            wake=lambda: self._wake(self._settling),
+        )
+        self._reporter = Reporter(
+            attempts=attempts,
+            hands=self.hands,
+            clock=house.clock,
+            wake=lambda: self._wake(self._reporting),
+        )
+        self.runner = Runner(
+            executor=self._receiver,
+            attempts=attempts,
+            hands=self.hands,
+            settler=self._settler,
+            reporter=self._reporter,
+            clock=house.clock,
+            time=house.time,
+            log=house.log,
+            batch=house.batch,
+            wake=lambda: self._wake(self._running),
+            expired=lambda: not self.is_fit,
+            rearm=house.exchange.on_rearm,
+            passed_on=lambda: house.crowd.wake_beside(self.runner),
+        )
+        self._settling, self._reporting, self._running = (
+            Loop(service, clock=house.clock, log=house.log) for service in (self._settler, self._reporter, self.runner)
+        )
+
+    async def __aenter__(self) -> Self:
+        stack, house = self._stack, self._house
+        stack.push_async_callback(self._say_gone)
+        for loop in (self._reporting, self._settling, self._running):
+            await stack.enter_async_context(loop)
+        stack.callback(house.beats.leave, self)
+        house.beats.join(self)
+        stack.callback(house.crowd.leave, self.runner)
+        house.crowd.join(self.runner, self._running.wake)
+        stack.push_async_callback(self.finish)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def finish(self) -> None:
+        """Nothing more is claimed; what was said is written; the rest is the process's own."""
+        self.runner.accepting = False
+        self._receiver.detach()
+        # The attempts' tasks let go of their runs in the next turn.
+        await asyncio.sleep(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while len(self._settler) or self.runner.claiming:  # noqa: ASYNC110 — two loops of ours
+                    await asyncio.sleep(0.01)
+
+    async def _say_gone(self) -> None:
+        with suppress(StoreError):
+            await self._house.instances.disconnect(self._holder, self._stream)
+
+    def _wake(self, loop: Loop) -> None:
+        """Reports come over the stream, so this is the replica's own event loop in any case."""
+        loop.wake()
+
+    # --- who it is
+
+    @property
+    def holder(self) -> UUID:
+        return self._holder
+
+    @property
+    def suspect_after(self) -> timedelta:
+        return self._patience.suspect_after
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it is given new work."""
+        return not (self._is_suspect or self._is_stalled or self._is_draining)
+
+    def resume(self, assignments: Sequence[Assignment]) -> None:
+        """Runs that the process has brought along."""
+        for assignment in assignments:
+            assignment.resumed = True
+        self.runner.begin(assignments)
+
+    # --- what it says
+
+    def give_credit(self, runs: int, *, most: int) -> None:
+        """It takes so many runs more; beyond its slots nothing is believed."""
+        if not self._is_draining:
+            self._receiver.credit = min(self._receiver.credit + runs, most)
+            self._running.wake()
+
+    def hear(self, seq: int, held: Sequence[Held], *, culprit: str | None) -> None:
+        """A beat."""
+        self._beat = _Beat(seq, held, culprit)
+        self._house.beats.hear(self)
+        was_fit = self.is_fit
+        if (culprit is not None) != self._is_stalled:
+            self._is_stalled = culprit is not None
+            tell = self._house.log.warning if self._is_stalled else self._house.log.info
+            tell("instance.stalled" if self._is_stalled else "instance.moving", **self._named())
+        if self._is_suspect:
+            self._is_suspect = False
+            self._house.log.info("instance.alive", **self._named())
+        if self.is_fit and not was_fit:
+            self._running.wake()
+
+    def report(
+        self, run_id: UUID, fence: int, *, progress: str | None, fraction: float | None, usage: str | None
+    ) -> None:
+        """Whatever it says of a run that is not its own is nothing."""
+        reports = self._receiver.awaits(run_id, fence)
+        if reports is None:
+            return
+        if usage is not None:
+            reports.take_usage(usage)
+        if progress is not None or fraction is not None:
+            reports.progress(reports.message or "" if progress is None else progress, fraction)
+
+    def finish_runs(self, results: Sequence[Result]) -> None:
+        """Each is settled and answered, or answered as fenced."""
+        for result in results:
+            reports = self._receiver.awaits(result.run_id, result.fence)
+            if reports is None:
+                self._answer_unknown(result)
+                continue
+            if result.usage is not None:
+                reports.take_usage(result.usage)
+            for line in (result.log or "").splitlines():
+                reports.log(line)
+            reports.follow_ups = result.follow_ups
+            self._receiver.ended(result.run_id, result.fence, result.outcome)
+
+    def _answer_unknown(self, result: Result) -> None:
+        hand = self.hands.get(result.run_id)
+        if hand is not None and hand.assignment.fence == result.fence:
+            # It is being written: the answer comes with that.
+            return
+        self._post.settled(result.run_id, result.fence, fenced=True)
+
+    async def drain(self) -> None:
+        """It takes no more work."""
+        self._is_draining = True
+        self._receiver.credit = 0
+        await self._house.instances.drain(self._holder, self._stream)
+
+    async def say_goodbye(self, returned: Sequence[Held]) -> None:
+        """It leaves for good: what it returns is queued again, uncounted, and its lease is given up."""
+        self._is_draining = True
+        self._receiver.credit = 0
+        for run_id, fence in returned:
+            hand = self.hands.get(run_id)
+            if hand is not None and hand.assignment.fence == fence:
+                hand.ask_to_stop(StopReason.INTERRUPTED)
+        await asyncio.sleep(0)
+        for run_id, fence in returned:
+            if self._receiver.awaits(run_id, fence) is not None:
+                self._receiver.ended(run_id, fence, Stopped())
+        await self.finish()
+        await self._house.instances.leave(self._holder)
+
+    # --- what the beats bring
+
+    def take(self) -> Heard | None:
+        """The latest beat, until it is answered."""
+        self._taken = beat = self._beat
+        if beat is None:
+            return None
+        return Heard(
+            holder=self._holder,
+            stream=self._stream,
+            dead_after=self._patience.dead_after,
+            held=sorted({*beat.held, *self.hands.held()}),
+            culprit=beat.culprit,
+        )
+
+    def answered(self, heard: Heard, answer: Answer) -> None:
+        if not answer.renewed:
+            self._house.log.warning("instance.fenced", **self._named())
+            self._post.lost()
+            return
+        if self._taken is not None:
+            self._post.beat_taken(self._taken.seq)
+            if self._beat is self._taken:
+                self._beat = None
+        fences = dict(heard.held)
+        for run_id, reason in answer.stops.items():
+            if self.hands.get(run_id) is not None:
+                self.hands.stop([run_id], reason)
+            elif reason is StopReason.FENCED:
+                self._post.fenced(run_id, fences[run_id])
+        if not self.runner.claiming:
+            self._give_back(answer.strays)
+
+    def _give_back(self, strays: Sequence[Held]) -> None:
+        """Assigned to it, and never arrived: queued again, uncounted."""
+        for run_id, fence in strays:
+            if self.hands.get(run_id) is None:
+                settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
+                self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
+
+    def silent(self) -> None:
+        self._post.probe()
+        if not self._is_suspect:
+            self._is_suspect = True
+            after = self._patience.suspect_after.total_seconds()
+            self._house.log.warning("instance.suspect", **self._named(), reason=f"no beat for {after:g} s")
+
+    def _named(self) -> dict[str, object]:
+        return {"instance": self._who.name, "holder": str(self._holder)}
+
+
+class _Told(Attempts):
+    """The attempts of a process elsewhere, which is told what became of what it said."""
+
+    def __init__(self, who: Incarnation, house: House, post: Post) -> None:
+        super().__init__(database=house.database, clock=house.clock, who=who)
+        self._post = post
+
+    async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
+        ours = await super().settle(ends)
+        for end in ends:
+            self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
+        return ours

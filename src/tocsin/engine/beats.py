@@ -1,0 +1,99 @@
+"""What connected processes are heard to say of themselves: one statement a second for all of them.
+
+Reads: what their beats named as in hand. Writes: their leases, renewed together, each only while its stream is
+its newest. If the process dies before the commit, the leases run until their end, and the processes connect
+elsewhere meanwhile. A beat that comes late, or twice, renews nothing that was ended.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import UUID
+
+from tocsin.clock import Clock
+from tocsin.store.instances import Answer, Heard, Instances
+
+EVERY: Final = 1.0
+"""Seconds between two writes."""
+
+
+class Connected(Protocol):
+    """A process whose stream is open here."""
+
+    @property
+    def holder(self) -> UUID: ...
+
+    @property
+    def suspect_after(self) -> timedelta: ...
+
+    def take(self) -> Heard | None:
+        """What is to be written of it; None, when it said nothing new."""
+        ...
+
+    def answered(self, heard: Heard, answer: Answer) -> None: ...
+
+    def silent(self) -> None:
+        """It was not heard for longer than it may be silent."""
+        ...
+
+
+class Beats:
+    name = "beats"
+
+    def __init__(self, *, instances: Instances, clock: Clock, wake: Callable[[], None]) -> None:
+        self._instances = instances
+        self._clock = clock
+        self._wake = wake
+        self._connected: dict[UUID, Connected] = {}
+        self._heard_at: dict[UUID, float] = {}
+        self._wrote_at = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._connected)
+
+    def join(self, connected: Connected) -> None:
+        self._connected[connected.holder] = connected
+        self._heard_at[connected.holder] = self._clock.monotonic()
+        if len(self._connected) == 1:
+            self._wake()
+
+    def leave(self, connected: Connected) -> None:
+        if self._connected.get(connected.holder) is connected:
+            del self._connected[connected.holder]
+            del self._heard_at[connected.holder]
+
+    def hear(self, connected: Connected) -> None:
+        """It lives; what it said is written with the next statement."""
+        if self._connected.get(connected.holder) is connected:
+            self._heard_at[connected.holder] = self._clock.monotonic()
+
+    def hurry(self) -> None:
+        """Somebody has asked for something that concerns runs in hand: the answer is wanted at once."""
+        self._wrote_at = float("-inf")
+        if self._connected:
+            self._wake()
+
+    def rest(self) -> float | None:
+        return max(0.0, self._wrote_at + EVERY - self._clock.monotonic()) if self._connected else None
+
+    async def run_once(self) -> bool:
+        now = self._clock.monotonic()
+        if now < self._wrote_at + EVERY:
+            return False
+        self._look_for_silent(now)
+        said = [(one, heard) for one in list(self._connected.values()) if (heard := one.take()) is not None]
+        if said:
+            await self._write(said)
+        self._wrote_at = now
+        return False
+
+    async def _write(self, said: Sequence[tuple[Connected, Heard]]) -> None:
+        answers = await self._instances.beat([heard for _, heard in said])
+        for connected, heard in said:
+            if self._connected.get(heard.holder) is connected:
+                connected.answered(heard, answers[heard.holder])
+
+    def _look_for_silent(self, now: float) -> None:
+        for holder, connected in list(self._connected.items()):
+            if now - self._heard_at[holder] > connected.suspect_after.total_seconds():
+                connected.silent()

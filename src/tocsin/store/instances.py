@@ -1,0 +1,188 @@
+"""Agent processes elsewhere: let in, heard, adopted, and seen to leave. One lease each, renewed by beats."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tocsin.clock import Clock
+from tocsin.domain.agent import AgentSpec
+from tocsin.domain.assignment import Assignment
+from tocsin.domain.errors import Conflict, LeaseLost, Refused
+from tocsin.domain.instance import Patience
+from tocsin.domain.run import StopReason
+from tocsin.store.attempts import assignment_of
+from tocsin.store.database import Database, Record
+from tocsin.store.leases import Incarnation
+from tocsin.store.trigger_rows import read_agent
+
+Held = tuple[UUID, int]
+"""(run, fence)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduction:
+    """How a process presents itself. last_stream: the number of its latest stream that it knows of."""
+
+    id: UUID
+    name: str
+    version: str
+    agents: Sequence[str]
+    labels: Mapping[str, str]
+    slots: int
+    key: str | None
+    last_stream: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A beat to be written. culprit: where its event loop stands still, if it does."""
+
+    holder: UUID
+    stream: int
+    dead_after: timedelta
+    held: Sequence[Held]
+    culprit: str | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why."""
+
+    renewed: bool = False
+    stops: dict[UUID, StopReason] = field(default_factory=dict)
+    strays: list[Held] = field(default_factory=list)
+
+
+class Instances:
+    """What one replica writes of the processes that are connected to it."""
+
+    def __init__(self, *, database: Database, clock: Clock, replica: Incarnation) -> None:
+        self._database = database
+        self._clock = clock
+        self._replica = replica
+
+    async def policies(self, names: Sequence[str]) -> dict[str, AgentSpec]:
+        """The declared agents among these. Raises: BadInput, for one that cannot be read."""
+        rows = await self._database.fetch("agent_policies", names=list(names))
+        return {row["name"]: read_agent(row["spec"]) for row in rows}
+
+    async def connect(self, who: Introduction, patience: Patience) -> int:
+        """The process is this replica's from now on; the number of its stream.
+
+        Raises: Conflict, while another stream of it is alive; LeaseLost, when it was declared dead or has left;
+        Refused, when it was let in by another key.
+        """
+        values = {
+            "now": self._clock.now(),
+            "id": who.id,
+            "name": who.name,
+            "version": who.version,
+            "agents": list(who.agents),
+            "labels": msgspec.json.encode(dict(who.labels)).decode(),
+            "slots": who.slots,
+            "suspect_after": patience.suspect_after,
+            "dead_after": patience.dead_after,
+        }
+        async with self._database.transaction() as session:
+            await session.fetch("list_instance", **values, key=who.key)
+            row = await session.fetchrow("lock_instance", now=self._clock.now(), id=who.id)
+            if row is None:
+                raise LeaseLost(f"instance {who.id} is not known any more: begin anew under another id")
+            _check(who, row, silence=patience.beat_every * 3)
+            row = await session.fetchrow("connect_instance", **values, replica=self._replica.holder)
+            if row is None:
+                raise LeaseLost(f"instance {who.id} was declared lost: begin anew under another id")
+        return int(row["stream"])
+
+    async def adopt(self, holder: UUID, held: Sequence[Held], agents: Sequence[str]) -> list[Assignment]:
+        """Of these runs, those that are still the process's own, as they were handed out."""
+        if not held:
+            return []
+        ids, fences = [run_id for run_id, _ in held], [fence for _, fence in held]
+        rows = await self._database.fetch("adopt", holder=holder, ids=ids, fences=fences, agents=list(agents))
+        return [assignment_of(row) for row in rows]
+
+    async def beat(self, beats: Sequence[Heard]) -> dict[UUID, Answer]:
+        """The leases of all these processes run on, in one statement; an answer for each."""
+        held = [(beat.holder, *run) for beat in beats for run in beat.held]
+        rows = await self._database.fetch(
+            "beat",
+            now=self._clock.now(),
+            holders=[beat.holder for beat in beats],
+            streams=[beat.stream for beat in beats],
+            dead_afters=[beat.dead_after for beat in beats],
+            culprits=[beat.culprit for beat in beats],
+            held_by=[holder for holder, _, _ in held],
+            ids=[run_id for _, run_id, _ in held],
+            fences=[fence for _, _, fence in held],
+        )
+        answers = {beat.holder: Answer() for beat in beats}
+        for row in rows:
+            answer = answers[row["holder"]]
+            match row["what"]:
+                case "renewed":
+                    answer.renewed = True
+                case "stray":
+                    answer.strays.append((row["id"], row["fence"]))
+                case why:
+                    answer.stops[row["id"]] = StopReason(why)
+        return answers
+
+    async def disconnect(self, holder: UUID, stream: int) -> None:
+        await self._database.fetchrow("disconnect_instance", now=self._clock.now(), id=holder, stream=stream)
+
+    async def drain(self, holder: UUID, stream: int) -> None:
+        await self._database.fetchrow("drain_instance", id=holder, stream=stream)
+
+    async def leave(self, holder: UUID) -> None:
+        """The process has left for good; what it still holds is swept."""
+        await self._database.fetchrow("release_lease", now=self._clock.now(), holder=holder)
+
+
+class InstanceRows:
+    """What edges ask for: processes as they stand, and the keys that let them in."""
+
+    def __init__(self, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def page(self, *, limit: int, everything: bool = False, name: str | None = None) -> list[dict[str, Any]]:
+        rows = await self._database.fetch(
+            "list_instances", now=self._clock.now(), limit=limit, all=everything, name=name
+        )
+        return [dict(row) for row in rows]
+
+    async def create_key(self, name: str, digest: bytes, agents: Sequence[str]) -> None:
+        """Raises: Conflict, when there is one of that name."""
+        row = await self._database.fetchrow(
+            "create_key", now=self._clock.now(), name=name, digest=digest, agents=list(agents)
+        )
+        if row is None:
+            raise Conflict(f"key {name!r} exists already: revoke it, and take another name for the new one")
+
+    async def keys(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._database.fetch("list_keys")]
+
+    async def revoke_key(self, name: str) -> bool:
+        """False: there is no key of that name."""
+        return await self._database.fetchrow("revoke_key", now=self._clock.now(), name=name) is not None
+
+    async def find_key(self, digest: bytes) -> tuple[bool, str | None, Sequence[str]]:
+        """(keys are asked for, the key's name or None, the agents that it may serve)."""
+        row = await self._database.fetchrow("find_key", digest=digest)
+        assert row is not None  # the left side of its join always has one row
+        return row["wanted"], row["name"], row["agents"] or ()
+
+
+def _check(who: Introduction, row: Record, *, silence: timedelta) -> None:
+    ended_at: datetime | None = row["ended_at"]
+    if ended_at is not None:
+        raise LeaseLost(f"instance {who.id} was declared lost, or had left: begin anew under another id")
+    if row["key"] != who.key:
+        raise Refused(f"instance {who.id} was let in by another key")
+    if row["replica"] is not None and row["silent"] < silence and who.last_stream != row["stream"]:
+        raise Conflict(f"instance {who.id} is connected: a process makes an id of its own when it starts")

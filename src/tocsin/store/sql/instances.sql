@@ -1,0 +1,155 @@
+-- name: agent_policies
+-- What the agents of these names are told to be.
+SELECT a.name, a.spec FROM tocsin.agents a WHERE a.name = ANY (:names::text[])
+
+-- name: list_instance
+-- An agent process is known, with a lease; for one that is known already this changes nothing.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), lease AS (
+    INSERT INTO tocsin.leases (holder, expires_at, renewed_at)
+    SELECT :id::uuid, i.now + :dead_after::interval, i.now FROM instant i
+    ON CONFLICT (holder) DO NOTHING
+    RETURNING holder
+)
+INSERT INTO tocsin.instances (id, name, version, agents, labels, slots, key, suspect_after, dead_after, started_at)
+SELECT :id, :name::text, :version::text, :agents::text[], :labels::jsonb, :slots::integer, :key::text,
+       :suspect_after::interval, :dead_after, i.now
+  FROM instant i, lease
+ON CONFLICT (id) DO NOTHING
+
+-- name: lock_instance
+-- How the process stands, and nobody else decides upon it meanwhile. silent: since its last beat.
+SELECT i.key, i.stream, i.replica, l.ended_at, coalesce(:now::timestamptz, clock_timestamp()) - l.renewed_at AS silent
+  FROM tocsin.instances i
+  JOIN tocsin.leases l ON l.holder = i.id
+ WHERE i.id = :id::uuid
+   FOR UPDATE OF i, l
+
+-- name: connect_instance
+-- From now on its word is what comes over its newest stream, which is this replica's. The number of that stream.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), renewed AS (
+    UPDATE tocsin.leases l
+       SET expires_at = instant.now + :dead_after::interval, renewed_at = instant.now
+      FROM instant
+     WHERE l.holder = :id::uuid AND l.ended_at IS NULL
+    RETURNING l.holder
+)
+UPDATE tocsin.instances i
+   SET stream = i.stream + 1, replica = :replica::uuid, connected_at = instant.now, disconnected_at = NULL,
+       name = :name::text, version = :version::text, agents = :agents::text[], labels = :labels::jsonb,
+       slots = :slots::integer, suspect_after = :suspect_after::interval, dead_after = :dead_after,
+       draining = false, stalled_at = NULL, culprit = NULL
+  FROM instant, renewed
+ WHERE i.id = renewed.holder
+RETURNING i.stream
+
+-- name: adopt
+-- Of the runs that a process presents, those that are still its own, as its claim handed them out.
+SELECT r.id, r.trigger_id, t.name AS trigger, r.agent, r.kind, r.lane, r.fence, r.attempt, r.max_attempts, r.nominal_at,
+       r.effective_at, r.started_at, r.deadline_at, r.input, r.occurrence_key, r.scope IS NOT NULL AS scoped,
+       t.status = 'waiting' AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
+       l.finished_at AS last_finished_at, lr.output AS last_output
+  FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)
+  JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
+  JOIN tocsin.triggers t ON t.id = r.trigger_id
+  LEFT JOIN tocsin.last_successes l ON l.trigger_id = r.trigger_id
+  LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
+ WHERE r.agent = ANY (:agents::text[])
+
+-- name: beat
+-- The beats of many processes at once: their leases run on, if they were not ended and the stream is the newest.
+-- A row for each lease that does ('renewed'), and for each run that is to stop or that its holder does not know.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), given AS (
+    SELECT g.* FROM unnest(:holders::uuid[], :streams::bigint[], :dead_afters::interval[], :culprits::text[])
+        AS g (holder, stream, dead_after, culprit)
+), renewed AS (
+    UPDATE tocsin.leases l
+       SET expires_at = instant.now + g.dead_after, renewed_at = instant.now
+      FROM given g
+      JOIN tocsin.instances i ON i.id = g.holder AND i.stream = g.stream
+     CROSS JOIN instant
+     WHERE l.holder = g.holder AND l.ended_at IS NULL
+    RETURNING l.holder
+), marked AS (
+    UPDATE tocsin.instances i
+       SET stalled_at = CASE WHEN g.culprit IS NOT NULL THEN coalesce(i.stalled_at, instant.now) END,
+           culprit = coalesce(g.culprit, i.culprit)
+      FROM given g, instant
+     WHERE i.id = g.holder AND i.stream = g.stream AND (i.stalled_at IS NULL) = (g.culprit IS NOT NULL)
+), held AS (
+    SELECT h.* FROM unnest(:held_by::uuid[], :ids::uuid[], :fences::bigint[]) AS h (holder, id, fence)
+)
+SELECT 'renewed' AS what, n.holder, NULL::uuid AS id, NULL::bigint AS fence FROM renewed n
+ UNION ALL
+SELECT 'fenced', h.holder, h.id, h.fence
+  FROM held h
+  LEFT JOIN tocsin.runs r ON r.id = h.id AND r.fence = h.fence AND r.holder IS NOT DISTINCT FROM h.holder
+ WHERE r.id IS NULL
+ UNION ALL
+SELECT CASE WHEN r.cancel_reason = 'superseded' THEN 'superseded' ELSE 'cancelled' END, h.holder, h.id, h.fence
+  FROM held h
+  JOIN tocsin.runs r ON r.id = h.id AND r.fence = h.fence AND r.holder IS NOT DISTINCT FROM h.holder
+ WHERE r.cancel_requested_at IS NOT NULL
+ UNION ALL
+SELECT 'stray', r.holder, r.id, r.fence
+  FROM instant, given g
+  JOIN tocsin.runs r ON r.holder = g.holder
+ WHERE r.started_at < instant.now - interval '10 seconds'
+   AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence)
+
+-- name: disconnect_instance
+-- Its stream has ended, unless it has a newer one by now.
+UPDATE tocsin.instances i
+   SET replica = NULL, disconnected_at = coalesce(:now::timestamptz, now())
+ WHERE i.id = :id::uuid AND i.stream = :stream::bigint
+RETURNING i.id
+
+-- name: drain_instance
+-- It takes no more work.
+UPDATE tocsin.instances i SET draining = true WHERE i.id = :id::uuid AND i.stream = :stream::bigint RETURNING i.id
+
+-- name: list_instances
+-- Agent processes, newest first, with what they hold. heard_at: their last beat that was written.
+SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at, i.connected_at, i.disconnected_at,
+       i.draining, i.stalled_at, i.culprit, i.suspect_after, i.dead_after, p.name AS replica,
+       l.renewed_at AS heard_at, l.expires_at, l.ended_at, l.end_reason,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('id', r.id, 'agent', r.agent, 'fence', r.fence,
+                                                     'since', r.started_at) ORDER BY r.started_at), '[]')
+          FROM tocsin.runs r WHERE r.holder = i.id) AS running,
+       coalesce(:now::timestamptz, now()) AS now
+  FROM tocsin.instances i
+  JOIN tocsin.leases l ON l.holder = i.id
+  LEFT JOIN tocsin.replicas p ON p.id = i.replica
+ WHERE (:all::boolean OR (l.ended_at IS NULL AND l.expires_at > coalesce(:now, now())))
+   AND (:name::text IS NULL OR i.name = :name OR i.id::text = :name)
+ ORDER BY i.started_at DESC, i.id
+ LIMIT :limit::bigint
+
+-- name: create_key
+-- A key by its digest, for these agents. No row: the name is taken.
+INSERT INTO tocsin.agent_keys (name, digest, agents, created_at)
+VALUES (:name::text, :digest::bytea, :agents::text[], coalesce(:now::timestamptz, now()))
+ON CONFLICT (name) DO NOTHING
+RETURNING name
+
+-- name: list_keys
+-- Keys by name.
+SELECT k.name, k.agents, k.created_at, k.revoked_at FROM tocsin.agent_keys k ORDER BY k.name
+
+-- name: revoke_key
+-- The key opens nothing any more.
+UPDATE tocsin.agent_keys k
+   SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
+ WHERE k.name = :name::text
+RETURNING k.name
+
+-- name: find_key
+-- Whom the key lets in, and whether keys are asked for at all.
+SELECT EXISTS (SELECT FROM tocsin.agent_keys a WHERE a.revoked_at IS NULL) AS wanted, k.name, k.agents
+  FROM (SELECT :digest::bytea AS digest) g
+  LEFT JOIN tocsin.agent_keys k ON k.digest = g.digest AND k.revoked_at IS NULL

@@ -1,0 +1,222 @@
+"""A process connects, is given work by credit, and what it says is settled: on a real stream and a real database."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+
+from tests.edges.wiring import Process, a_control, a_hub, a_process
+from tests.engine.building import SECOND, a_trigger, eventually
+from tocsin.domain.trigger import Overlap
+from tocsin.v1 import agent_pb2 as pb
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_run_goes_out_and_its_result_is_settled(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t", input={"page": 1})) as control, a_hub(dsn) as hub:
+        async with Process(hub.address) as process:
+            welcome = await process.hello()
+            assert (welcome.protocol, welcome.stream) == (1, 1)
+            await process.credit(1)
+            fired = await control.fire("t")
+            (run,) = await process.assigned()
+            assert (run.run_id, run.fence, run.attempt, run.input) == (str(fired["id"]), 1, 1, b'{"page": 1}')
+            await process.say(report=pb.Report(run_id=run.run_id, fence=1, progress="half", fraction=0.5))
+            (verdict,) = await process.finish(run, succeeded=b'{"ok": true}', usage='[{"model": "m", "cost_usd": 2}]')
+            assert not verdict.fenced
+        shown = await control.run(UUID(run.run_id))
+        assert (shown["state"], shown["output"]) == ("succeeded", {"ok": True})
+        assert shown["attempts"][0]["usage"] == [{"model": "m", "cost_usd": 2}]
+        assert shown["transitions"][1]["actor"] == f"instance:{process.id}"
+
+
+async def test_nothing_is_assigned_beyond_the_credit(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t", overlap=Overlap.ALLOW)) as control,
+        a_hub(dsn) as hub,
+        Process(hub.address) as process,
+    ):
+        await process.hello()
+        await process.credit(2)
+        for _ in range(5):
+            await control.fire("t")
+        runs = await process.assigned(2)
+        await process.none("assign", within=0.8)
+        await process.finish(*runs)
+        await process.none("assign", within=0.5)
+        await process.credit(3)
+        assert len(await process.assigned(3)) == 3
+
+
+async def test_work_is_shared_between_instances_of_one_agent(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t", overlap=Overlap.ALLOW)) as control,
+        a_hub(dsn) as hub,
+        Process(hub.address) as one,
+        Process(hub.address) as two,
+    ):
+        for process in (one, two):
+            await process.hello()
+            await process.credit(2)
+        for _ in range(4):
+            await control.fire("t")
+        got = await asyncio.gather(one.assigned(2), two.assigned(2))
+        assert len({run.run_id for runs in got for run in runs}) == 4
+
+
+async def test_an_agents_limit_holds_over_all_instances(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t", overlap=Overlap.ALLOW), concurrency=1) as control,
+        a_hub(dsn) as hub,
+        Process(hub.address) as one,
+        Process(hub.address) as two,
+    ):
+        for process in (one, two):
+            await process.hello()
+            await process.credit(2)
+        for _ in range(3):
+            await control.fire("t")
+        await asyncio.sleep(1)
+        running = [run for run in await control.runs(limit=10) if run["state"] == "running"]
+        assert len(running) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "error"),
+    [
+        ({"failed": pb.Failure(kind="ValueError", message="no luck")}, "failed", "ValueError: no luck"),
+        ({"postponed": pb.Postponed(reason="later")}, "queued", None),
+        ({"succeeded": b"not JSON"}, "failed", "NonJSONResult"),
+        ({"succeeded": b""}, "succeeded", None),
+    ],
+)
+async def test_outcomes(dsn: str, outcome: dict[str, Any], state: str, error: str | None) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        if state == "queued":
+            outcome["postponed"].delay.FromSeconds(60)
+        await process.finish(run, **outcome)
+        shown = await control.run(UUID(run.run_id))
+        assert shown["state"] == state
+        assert error is None or error in str(shown["error"])
+
+
+async def test_a_cancel_reaches_the_process(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        await process.beat()
+        await control.cancel_run(UUID(run.run_id))
+        await process.beat()
+        cancel = (await process.next("cancel")).cancel
+        assert (cancel.run_id, cancel.fence, cancel.reason) == (run.run_id, 1, "cancelled")
+        await process.finish(run, stopped=pb.Stopped())
+        assert (await control.run(UUID(run.run_id)))["state"] == "cancelled"
+
+
+async def test_an_attempt_that_takes_too_long_is_asked_to_stop(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t"), timeout=SECOND / 2) as control,
+        a_hub(dsn) as hub,
+        Process(hub.address) as process,
+    ):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        assert 0 < run.time_left.ToTimedelta().total_seconds() <= 0.5
+        assert (await process.next("cancel")).cancel.reason == "timeout"
+        await process.finish(run, stopped=pb.Stopped())
+        assert (await control.run(UUID(run.run_id)))["reason"] == "timeout"
+
+
+async def test_a_result_of_another_fence_is_fenced(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        forged = pb.Assignment(run_id=run.run_id, fence=2)
+        (verdict,) = await process.finish(forged, succeeded=b"1")
+        assert verdict.fenced
+        assert (await control.run(UUID(run.run_id)))["state"] == "running"
+
+
+async def test_a_result_that_comes_twice_is_settled_once(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        assert not (await process.finish(run, succeeded=b"1"))[0].fenced
+        assert (await process.finish(run, succeeded=b"2"))[0].fenced
+        assert (await control.run(UUID(run.run_id)))["output"] == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "word"),
+    [
+        (pb.FromAgent(credit=pb.Credit(runs=1)), grpc.StatusCode.INVALID_ARGUMENT, "hello"),
+        (
+            pb.FromAgent(hello=pb.Hello(protocol=9, instance_id="x", agents=["agent"], slots=1)),
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "protocol 9",
+        ),
+        (
+            pb.FromAgent(hello=pb.Hello(protocol=1, instance_id="x", agents=["agent"], slots=1)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "instance_id",
+        ),
+        (
+            pb.FromAgent(hello=pb.Hello(protocol=1, instance_id="5" * 32, agents=["nobody"], slots=1)),
+            grpc.StatusCode.NOT_FOUND,
+            "tocsin sync",
+        ),
+        (
+            pb.FromAgent(hello=pb.Hello(protocol=1, instance_id="5" * 32, agents=["agent"], slots=0)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "slots",
+        ),
+    ],
+)
+async def test_a_bad_beginning_says_why(dsn: str, first: pb.FromAgent, code: grpc.StatusCode, word: str) -> None:
+    async with a_control(dsn, a_trigger("t")), a_hub(dsn) as hub, Process(hub.address) as process:
+        await process.call.write(first)
+        assert await process.code() is code
+        assert word in await process.call.details()
+
+
+async def test_a_goodbye_gives_back_what_was_not_ended(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub:
+        async with Process(hub.address) as process:
+            await process.hello()
+            await process.credit(1)
+            await control.fire("t")
+            (run,) = await process.assigned()
+            await process.say(goodbye=pb.Goodbye(returned=[pb.Held(run_id=run.run_id, fence=run.fence)]))
+            assert await process.code() is grpc.StatusCode.OK
+        async with Process(hub.address) as other:
+            await other.hello()
+            await other.credit(1)
+            (again,) = await other.assigned()
+            assert (again.run_id, again.fence, again.attempt) == (run.run_id, 2, 1)
+        assert (await control.roster.instance(process.id))["state"] == "left"
+
+
+async def test_who_drains_takes_nothing_more(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (hub, process):
+        await process.hello()
+        await process.credit(5)
+        await process.say(draining=pb.Draining())
+        await eventually(lambda: hub.log.count("instance.draining"))
+        await control.fire("t")
+        await process.none("assign", within=0.6)
+        assert (await control.roster.instance(process.id))["state"] == "draining"
