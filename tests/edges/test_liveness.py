@@ -157,7 +157,8 @@ async def test_who_knows_the_latest_stream_takes_over_from_it(dsn: str) -> None:
         moved.held[run.run_id] = held
         await moved.hello(held=[held], last_stream=welcome.stream)
         # What comes over the older stream renews nothing, and ends it.
-        assert await process.code() is grpc.StatusCode.ABORTED, await process.call.details()
+        # Its own write may meet the end of the stream, which the client calls INTERNAL.
+        assert await process.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL)
         assert not (await moved.finish(run))[0].fenced
 
 

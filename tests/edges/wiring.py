@@ -35,6 +35,7 @@ class Hub:
 
     def __init__(self, replica: Replica, server: AgentServer, log: Heard) -> None:
         self.replica = replica
+        self.server = server
         self.address = server.address
         self.log = log
 
@@ -68,7 +69,7 @@ async def a_control(
 class Process:
     """A stream and whoever is at its agent's end.
 
-    beats: it beats by itself, from its welcome on, unless it is ``frozen``.
+    beats: it beats by itself, from its welcome on, unless it is ``frozen``. deaf: it reads no more.
     """
 
     def __init__(self, address: str, *, key: str | None = None, credentials: Any = None, **hello: Any) -> None:
@@ -88,7 +89,7 @@ class Process:
         self.kept: list[pb.FromHub] = []
         self.seq = 0
         self.held: dict[str, pb.Held] = {}
-        self.welcomed = self.frozen = False
+        self.welcomed = self.frozen = self.deaf = False
 
     async def __aenter__(self) -> Self:
         if self._credentials is None:
@@ -116,6 +117,8 @@ class Process:
         with suppress(grpc.aio.AioRpcError):
             while (message := await self.call.read()) is not grpc.aio.EOF:
                 self._got.put_nowait(message)
+                while self.deaf:  # noqa: ASYNC110 — for the rest of the test
+                    await asyncio.sleep(0.1)
 
     async def _beat_on(self) -> None:
         """It is alive, as long as it says so."""

@@ -39,8 +39,9 @@ class Outgoing:
         self._has_room.set()
 
     @property
-    def waits(self) -> bool:
-        return bool(self._others or self._verdicts or self._assigned or self._beat_taken)
+    def waiting(self) -> int:
+        """What is still to be written."""
+        return len(self._others) + len(self._verdicts) + len(self._assigned) + bool(self._beat_taken)
 
     async def room(self) -> None:
         """The process reads what is written to it."""

@@ -103,6 +103,10 @@ class AgentServer:
             await asyncio.wait(self._handlers, timeout=STOPS_WITHIN)
         await self._server.stop(0.2)
 
+    def session(self, instance_id: str) -> Session:
+        """The stream of a process that is connected here. Raises: KeyError."""
+        return self._sessions[UUID(instance_id)]
+
     def _bind(self) -> str:
         """Raises: Refused, when the port cannot be had."""
         bind = self._settings.grpc_bind

@@ -98,7 +98,7 @@ class Session:
                 # The last verdicts are still to be written.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.5):
-                        while self.outgoing.waits and not writing.done():  # noqa: ASYNC110 — our own writer
+                        while self.outgoing.waiting and not writing.done():  # noqa: ASYNC110 — our own writer
                             await asyncio.sleep(0.01)
                 return self._how_it_ended(reading)
         finally:
