@@ -54,13 +54,22 @@ def first_run(command: list[str], *, cwd: Path, env: dict[str, str]) -> float:
 def first_fire(folder: Path) -> float:
     """Seconds from ``tocsin up`` to the first run, on a data directory that exists."""
     (folder / "app.py").write_text(APP, encoding="utf-8")
-    env = os.environ | {"TOCSIN_HOME": str(folder / "home"), "TOCSIN_HTTP_BIND": "127.0.0.1:0"}
+    env = os.environ | {
+        "TOCSIN_HOME": str(folder / "home"),
+        "TOCSIN_HTTP_BIND": "127.0.0.1:0",
+        "TOCSIN_GRPC_BIND": "127.0.0.1:0",
+    }
     return first_run([str(TOCSIN), "up", "app.py"], cwd=folder, env=env)
 
 
 def clone_to_first_run(folder: Path) -> float:
     """Seconds from ``git clone`` to the demo's first run: a clean home, pip, nothing cached."""
-    hidden = {"HOME": str(folder), "PIP_NO_CACHE_DIR": "1", "TOCSIN_HTTP_BIND": "127.0.0.1:0"}
+    hidden = {
+        "HOME": str(folder),
+        "PIP_NO_CACHE_DIR": "1",
+        "TOCSIN_HTTP_BIND": "127.0.0.1:0",
+        "TOCSIN_GRPC_BIND": "127.0.0.1:0",
+    }
     env = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"} | hidden
     started = perf_counter()
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder / "clone")], check=True)

@@ -145,7 +145,9 @@ class Process:
                 return await self._ended(control, replica, since, asyncio.get_running_loop().time() - begun)
 
     def _agents(self, replica: Replica) -> AbstractAsyncContextManager[object]:
-        """The port for processes that run agents elsewhere."""
+        """The port for processes that run agents elsewhere, unless it is off."""
+        if self._order.settings.grpc_bind is None:
+            return nullcontext()
         # Importing it takes longer than all else that a hub needs before its first run.
         from tocsin.edges.grpc.server import AgentServer  # noqa: PLC0415
 

@@ -34,8 +34,13 @@ def _bind(value: object) -> str:
     return text
 
 
+def _bind_or_off(value: object) -> str | None:
+    return None if value is None or str(value).lower() == "off" else _bind(value)
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Bind = Annotated[str, BeforeValidator(_bind)]
+BindOrOff = Annotated[str | None, BeforeValidator(_bind_or_off)]
 
 
 class _HubTable(PydanticBaseSettingsSource):
@@ -82,7 +87,7 @@ class Settings(BaseSettings):
     home: Path = Path(".tocsin")
     pg_bin: str | None = None
     http_bind: Bind = "127.0.0.1:8620"
-    grpc_bind: Bind = "127.0.0.1:8621"
+    grpc_bind: BindOrOff = "127.0.0.1:8621"
     grpc_cert: Path | None = None
     grpc_key: Path | None = None
     grpc_ca: Path | None = None
@@ -114,7 +119,7 @@ class Settings(BaseSettings):
     @property
     def is_grpc_local(self) -> bool:
         """Whether only processes of this host can reach the gRPC port."""
-        return is_loopback(self.grpc_bind.rpartition(":")[0])
+        return self.grpc_bind is None or is_loopback(self.grpc_bind.rpartition(":")[0])
 
     @property
     def pooled(self) -> bool:

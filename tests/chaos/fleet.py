@@ -36,6 +36,7 @@ DRAIN: Final = 4.0
 
 SETTINGS: Final = {
     "TOCSIN_HTTP_BIND": "127.0.0.1:0",
+    "TOCSIN_GRPC_BIND": "off",
     "TOCSIN_LOG_FORMAT": "json",
     "TOCSIN_LEASE": f"{LEASE:g}s",
     "TOCSIN_RENEW_EVERY": "500ms",

@@ -92,7 +92,7 @@ async def test_a_hub_whose_output_goes_nowhere_ends_well(tmp_path: Path) -> None
     """Its whole life on a full disk, from the first line to the last."""
     (tmp_path / "app.py").write_text(APP)
     async with Fleet(tmp_path / "fleet", replicas=1) as fleet:
-        env = {"TOCSIN_DATABASE_URL": fleet.postgres.dsn, "TOCSIN_HTTP_BIND": "127.0.0.1:0"}
+        env = {"TOCSIN_DATABASE_URL": fleet.postgres.dsn, "TOCSIN_HTTP_BIND": "127.0.0.1:0", "TOCSIN_GRPC_BIND": "off"}
         with open("/dev/full", "w") as nowhere:
             done = await asyncio.to_thread(
                 subprocess.run,

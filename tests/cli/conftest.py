@@ -114,7 +114,12 @@ def place(tmp_path: Path) -> Path:
 def environment(place: Path) -> dict[str, str]:
     """This process's environment without its settings; port 0 keeps tests out of each other's way."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")}
-    return clean | {"TOCSIN_HOME": str(place / "home"), "TOCSIN_HTTP_BIND": "127.0.0.1:0", "COLUMNS": "100"}
+    return clean | {
+        "TOCSIN_HOME": str(place / "home"),
+        "TOCSIN_HTTP_BIND": "127.0.0.1:0",
+        "TOCSIN_GRPC_BIND": "127.0.0.1:0",
+        "COLUMNS": "100",
+    }
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tests.edges.wiring import Process, a_control, a_hub, a_process
-from tests.engine.building import a_trigger, eventually
+from tests.engine.building import SECOND, a_trigger, eventually
 from tocsin.domain.agent import OnLost
 from tocsin.domain.trigger import Overlap
 from tocsin.engine.control import Control
@@ -217,3 +217,39 @@ async def test_many_beat_in_one_statement_a_second(dsn: str) -> None:
         assert hub.replica.database.calls > calls
         for process in processes:
             await process.__aexit__()
+
+
+async def test_a_run_without_progress_is_asked_to_stop_and_one_with_it_is_not(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t", overlap=Overlap.ALLOW), stall_after=SECOND * 1.2) as control,
+        a_process(dsn) as (hub, process),
+    ):
+        await process.hello()
+        moving, still = await a_run(control, process), await a_run(control, process)
+        for step in range(1, 12):
+            process.held[moving.run_id] = pb.Held(run_id=moving.run_id, fence=1, progress=step)
+            await asyncio.sleep(0.2)
+        cancel = (await process.next("cancel")).cancel
+        assert (cancel.run_id, cancel.reason) == (still.run_id, "stalled")
+        assert hub.log.count("run.stalled") == 1
+        await process.finish(still, stopped=pb.Stopped())
+        assert (await control.run(UUID(still.run_id)))["reason"] == "stalled"
+        assert (await control.run(UUID(moving.run_id)))["state"] == "running"
+
+
+async def test_when_all_fall_silent_at_once_it_is_we_who_are_deaf(dsn: str) -> None:
+    """Amnesty: nobody is lost until they have been silent twice as long, and somebody is told."""
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub, AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(Process(hub.address)) for _ in range(4)]
+        for process in processes:
+            await process.hello()
+        run = await a_run(control, processes[0])
+        for process in processes:
+            process.frozen = True
+        await eventually(lambda: hub.log.count("instances.silent"))
+        assert hub.log.count("instance.lost") == 0
+        for process in processes:
+            process.frozen = False
+        await asyncio.sleep(1.5)
+        assert not (await processes[0].finish(run))[0].fenced
+        assert hub.log.count("instance.lost") == 0

@@ -26,7 +26,7 @@ prose_of = importlib.import_module("prose").prose_of
 
 def environment(home: Path) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "OPENAI_"))}
-    return env | {"TOCSIN_HOME": str(home), "TOCSIN_HTTP_BIND": "127.0.0.1:0"}
+    return env | {"TOCSIN_HOME": str(home), "TOCSIN_HTTP_BIND": "127.0.0.1:0", "TOCSIN_GRPC_BIND": "127.0.0.1:0"}
 
 
 def tocsin(*words: str, env: dict[str, str]) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ async def test_the_tutorial_does_what_it_says(dsn: str, tmp_path: Path) -> None:
     env |= {
         "TOCSIN_DATABASE_URL": dsn,
         "TOCSIN_HTTP_BIND": "127.0.0.1:0",
+        "TOCSIN_GRPC_BIND": "127.0.0.1:0",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
         "COLUMNS": "200",
     }

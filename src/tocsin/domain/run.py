@@ -73,6 +73,7 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
     TIMEOUT = "timeout"
+    STALLED = "stalled"
     INTERRUPTED = "interrupted"
     LEASE_LOST = "lease_lost"
     FENCED = "fenced"
@@ -175,6 +176,10 @@ def _stopped(end: AttemptEnd, stop: StopReason, failure: Failed | None) -> Settl
                 )
             message = f"no end within its timeout of {limit.total_seconds():g} s" if limit else "no end in time"
             return _retried_or_failed(end, Failed("TimeoutError", message))
+        case StopReason.STALLED:
+            patience = end.policy.stall_after
+            within = f" within {patience.total_seconds():g} s" if patience else ""
+            return _retried_or_failed(end, Failed("Stalled", f"no progress{within}"))
         case StopReason.INTERRUPTED | StopReason.LEASE_LOST | StopReason.FENCED:
             if end.policy.on_lost is OnLost.FAIL:
                 # It had begun, and is to be begun at most once.
@@ -196,7 +201,7 @@ def _postponed(end: AttemptEnd, delay: timedelta, reason: str) -> Settlement:
 
 
 def _retried_or_failed(end: AttemptEnd, failure: Failed) -> Settlement:
-    reason = "timeout" if end.stop is StopReason.TIMEOUT else "error"
+    reason = end.stop.value if end.stop in (StopReason.TIMEOUT, StopReason.STALLED) else "error"
     if failure.final or not is_retried(end.policy, failure.kind):
         return Settlement(RunState.FAILED, reason="fatal" if failure.final else reason, error=failure)
     if end.attempt >= end.max_attempts:

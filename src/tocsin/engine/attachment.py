@@ -115,6 +115,7 @@ class Attachment:
         self._receiver = receiver
         self._post = post
         self._who = Incarnation(receiver.name, actor=f"instance:{holder}", holder=holder)
+        self._progress: Mapping[UUID, int] = {}
         self._beat: _Beat | None = None
         self._taken: _Beat | None = None
         self._is_suspect = self._is_stalled = self._is_draining = False
@@ -220,8 +221,13 @@ class Attachment:
             self._receiver.credit = min(self._receiver.credit + runs, most)
             self._running.wake()
 
-    def hear(self, seq: int, held: Sequence[Held], *, culprit: str | None) -> None:
-        """A beat."""
+    def hear(self, seq: int, held: Sequence[Held], *, progress: Mapping[UUID, int], culprit: str | None) -> None:
+        """A beat. progress: counters of the runs that it named, which grow as the runs advance."""
+        for run_id, fence in held:
+            reports = self._receiver.awaits(run_id, fence)
+            if reports is not None and progress.get(run_id, 0) > self._progress.get(run_id, 0):
+                reports.advance()
+        self._progress = progress
         self._beat = _Beat(seq, held, culprit)
         self._house.beats.hear(self)
         was_fit = self.is_fit

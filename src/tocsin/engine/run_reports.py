@@ -33,6 +33,7 @@ class RunReports:
     lines: list[str] | None = None
     follow_ups: Sequence[FollowUp] = ()
     dirty: bool = False
+    advances: int = 0
     _log_size: int = 0
 
     def __init__(self, run_id: UUID, fence: int, changed: Callable[["RunReports"], None]) -> None:
@@ -78,6 +79,7 @@ class RunReports:
                 return
             text = _storable(str(line))
             self._log_size += len(text) + 1
+            self.advances += 1
             self.lines = [] if self.lines is None else self.lines
             self.lines.append(text if self._log_size <= MAX_LOG else "… further lines were dropped")
 
@@ -107,7 +109,12 @@ class RunReports:
         with self._lock:
             return "\n".join(self.lines)
 
+    def advance(self) -> None:
+        """The run has come further, whatever it says of it."""
+        self.advances += 1
+
     def _touch(self) -> None:
+        self.advances += 1
         if not self.dirty:
             self._changed(self)
 

@@ -26,6 +26,7 @@ from tocsin.engine.hands import Hand, Hands
 from tocsin.engine.reports import Reporter
 from tocsin.engine.settler import Settler
 from tocsin.engine.shares import Shares
+from tocsin.engine.stalls import watch
 from tocsin.store.attempts import Attempts, Claimed, Ended, Quota
 from tocsin.telemetry import Log
 
@@ -202,6 +203,8 @@ class Runner:
             self._late += 1
         if hand.policy.timeout is not None or assignment.deadline_at is not None:
             hand.timer = self._limit(hand)
+        if hand.policy.stall_after is not None:
+            watch(hand, hand.policy.stall_after, clock=self._clock, log=self._log)
         hand.task = hand.stop.task = asyncio.get_running_loop().create_task(self._attempt(hand))
         if self._log.is_info:
             self._log.info(

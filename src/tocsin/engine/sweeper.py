@@ -66,6 +66,7 @@ class Sweeper:
         self._others_run = False
         self._cancelling = False
         self._waiting = False
+        self._spares = False
 
     def rest(self) -> float | None:
         """Nothing while nobody else runs anything: a look will say when that changes."""
@@ -122,6 +123,8 @@ class Sweeper:
         swept: list[Swept] = []
         rearmed = 0
         by_lease = now >= self._judges_from
+        if due and by_lease:
+            await self._bury()
         if dead or due:
             swept = await self._runs.sweep(dead_holders=dead, by_lease=by_lease, batch=BATCH)
         if due:
@@ -148,6 +151,16 @@ class Sweeper:
             known = before.get(holder)
             self._free_since[holder] = known if known and known[0] == locked_at else (locked_at, probed_at)
         return [holder for holder, (_, since) in self._free_since.items() if probed_at - since >= PROBE_APART]
+
+    async def _bury(self) -> None:
+        """Agent processes that were silent for too long are lost, from here on for everybody."""
+        lost, spared = await self._leases.bury_instances()
+        for holder, name in lost.items():
+            self._log.warning("instance.lost", instance=name, holder=str(holder))
+        if spared is not None and not self._spares:
+            silent, known = spared
+            self._log.error("instances.silent", silent=silent, known=known)
+        self._spares = spared is not None
 
     def _tell(self, swept: list[Swept]) -> None:
         for run in swept:

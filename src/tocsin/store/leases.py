@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from tocsin.clock import Clock
 from tocsin.store.database import Database, Session
+
+FEW_SILENT: Final = 3
+MASS: Final = 0.3
+"""When more than this share of all agent processes, and no fewer than so many, are silent at once, it is us."""
 
 
 class Incarnation:
@@ -112,6 +116,15 @@ class Leases:
         """Holders with work in hand whose session is gone, and when they had taken their lock."""
         rows = await self._database.fetch("free_locks", holder=self._who.holder)
         return {row["holder"]: row["locked_at"] for row in rows}
+
+    async def bury_instances(self) -> tuple[dict[UUID, str], tuple[int, int] | None]:
+        """(agent processes that were silent for too long, by id their names; how many of how many are silent, when
+        so many are at once that each has as long again).
+        """
+        rows = await self._database.fetch("bury_instances", now=self._clock.now(), few=FEW_SILENT, share=MASS)
+        lost = {row["holder"]: row["name"] for row in rows if row["holder"] is not None}
+        spared = next(((row["silent"], row["known"]) for row in rows if row["holder"] is None), None)
+        return lost, spared
 
     async def look(self, agents: Sequence[str], *, session: Session | None = None) -> Look:
         """Whether any loop has something to do; constant in cost. session: the listener's, or the pool's."""

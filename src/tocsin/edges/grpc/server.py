@@ -110,6 +110,7 @@ class AgentServer:
     def _bind(self) -> str:
         """Raises: Refused, when the port cannot be had."""
         bind = self._settings.grpc_bind
+        assert bind is not None  # where it is off, nobody makes a server
         try:
             credentials = _credentials(self._settings)
             if credentials is None:

@@ -157,7 +157,9 @@ class Session:
                 if len(beat.held) > MAX_HELD:
                     raise BadInput(f"beat: at most {MAX_HELD:,} runs in hand")
                 culprit = beat.culprit[: wire.MAX_CULPRIT] or "unknown"
-                attachment.hear(beat.seq, wire.held_of(beat.held), culprit=culprit if beat.stalled else None)
+                held = wire.held_of(beat.held)
+                progress = {run_id: one.progress for (run_id, _), one in zip(held, beat.held, strict=True)}
+                attachment.hear(beat.seq, held, progress=progress, culprit=culprit if beat.stalled else None)
             case "report":
                 self._take_report(message.report)
             case "finished":

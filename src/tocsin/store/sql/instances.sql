@@ -113,6 +113,37 @@ RETURNING i.id
 -- It takes no more work.
 UPDATE tocsin.instances i SET draining = true WHERE i.id = :id::uuid AND i.stream = :stream::bigint RETURNING i.id
 
+-- name: bury_instances
+-- The leases of processes that were silent for too long are ended: that is the verdict, and sweep acts upon it.
+-- Amnesty: when many fall silent at once, it is more likely that we are deaf; then each has as long again.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), standing AS MATERIALIZED (
+    SELECT i.id, i.name, i.dead_after, l.expires_at < instant.now AS is_silent,
+           l.expires_at + i.dead_after < instant.now AS is_silent_twice
+      FROM tocsin.instances i
+      JOIN tocsin.leases l ON l.holder = i.id
+     CROSS JOIN instant
+     WHERE l.ended_at IS NULL
+), mass AS (
+    SELECT count(*) FILTER (WHERE s.is_silent AND NOT s.is_silent_twice) AS silent,
+           count(*) FILTER (WHERE NOT s.is_silent_twice) AS known
+      FROM standing s
+), amnesty AS (
+    SELECT m.silent, m.known, m.silent >= :few::bigint AND m.silent > m.known * :share::double precision AS granted
+      FROM mass m
+), buried AS (
+    UPDATE tocsin.leases l
+       SET ended_at = instant.now, end_reason = 'lost'
+      FROM standing s, amnesty y, instant
+     WHERE l.holder = s.id AND s.is_silent AND (s.is_silent_twice OR NOT y.granted)
+       AND l.ended_at IS NULL AND l.expires_at < instant.now
+    RETURNING l.holder, s.name
+)
+SELECT b.holder, b.name, NULL::bigint AS silent, NULL::bigint AS known FROM buried b
+ UNION ALL
+SELECT NULL, NULL, y.silent, y.known FROM amnesty y WHERE y.granted
+
 -- name: list_instances
 -- Agent processes, newest first, with what they hold. heard_at: their last beat that was written.
 SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at, i.connected_at, i.disconnected_at,

@@ -13,6 +13,8 @@ WITH instant AS (
         OR :by_lease::boolean AND NOT EXISTS (
             SELECT FROM tocsin.leases l
              WHERE l.holder = h.holder AND l.ended_at IS NULL AND l.expires_at >= instant.now)
+           -- Of agent processes bury_instances is the judge.
+           AND NOT EXISTS (SELECT FROM tocsin.instances i WHERE i.id = h.holder)
 ), buried AS (
     -- Looked at again under its row's lock: a renewal may have come since.
     UPDATE tocsin.leases l
