@@ -96,6 +96,11 @@ class Conversation:
         """The stream ends from the hub's side."""
         self._said.put(lambda: self._context.abort(code, details) if code is not None else None)
 
+    def refuse(self, code: grpc.StatusCode, details: str) -> None:
+        """The Hello is answered with an error."""
+        self.hello  # noqa: B018 — waited for
+        self.end(code, details)
+
     def welcome(self, *, beat_every: float = 0.1, dead_after: float = 10.0, **fields: Any) -> "Conversation":
         self.hello  # noqa: B018 — waited for
         self.say(
@@ -126,6 +131,10 @@ class Conversation:
         """The messages of this kind that have come."""
         return [getattr(message, kind) for message in list(self.came) if message.HasField(kind)]  # type: ignore[arg-type]
 
+    @property
+    def kinds(self) -> list[str | None]:
+        return [message.WhichOneof("message") for message in list(self.came)]
+
     def expect(self, kind: str, count: int = 1, where: Callable[[Any], bool] = lambda _: True) -> Any:
         """The ``count``-th message of this kind for which that holds."""
 
@@ -154,7 +163,7 @@ class Conversation:
 
     def wait(self, true: Callable[[], bool], what: str) -> None:
         with self._hub.come:
-            assert self._hub.come.wait_for(true, PATIENCE), f"no {what}; there came {self.came}"
+            assert self._hub.come.wait_for(true, PATIENCE), f"no {what}; there came {self.kinds}"
 
     def quiet(self, kind: str, length: float = 0.3, count: int = 0) -> None:
         """No more than ``count`` of this kind have come, and none does for a while."""

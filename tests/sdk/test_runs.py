@@ -36,7 +36,7 @@ def test_a_run_is_begun_and_ends_with_its_output(hub: ScriptedHub, start: Start)
     assert result.fence == 1
     assert [each.run_id for begun in stream.all("begun") for each in begun.runs] == [run.run_id]
     kinds = [message.WhichOneof("message") for message in stream.came]
-    assert kinds.index("begun") < kinds.index("finished")
+    assert stream.kinds.index("begun") < stream.kinds.index("finished")
 
 
 def test_an_agent_is_told_all_that_the_wire_tells(hub: ScriptedHub, start: Start) -> None:

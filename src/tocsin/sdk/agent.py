@@ -83,13 +83,13 @@ class AgentProcess:
             log=log,
         )
         self._leaving = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._hurry = asyncio.Semaphore(0)
 
     def leave(self) -> None:
         """The process begins to leave; when it is leaving, its present stage ends at once."""
         if self._leaving.is_set():
             self._log.warning("agent.hurried", in_hand=self._work.active)
-            self._hurry.set()
+            self._hurry.release()
         self._leaving.set()
 
     async def run(self) -> int:
@@ -137,8 +137,7 @@ class AgentProcess:
 
     async def _until(self, event: asyncio.Event, seconds: float) -> None:
         """The event is set, the time is over, or somebody is in a hurry."""
-        waiting = {asyncio.create_task(awaited.wait()) for awaited in (event, self._hurry)}
+        waiting = {asyncio.create_task(event.wait()), asyncio.create_task(self._hurry.acquire())}
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
-        self._hurry.clear()

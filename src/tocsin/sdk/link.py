@@ -108,6 +108,7 @@ class Link:
         self._ever_connected = False
         self._moving = False
         self._failures = 0
+        self._told: tuple[str | None, str] | None = None
         self._nudged = False
         self._ended: Future[None] = Future()
         self._ended.set_running_or_notify_cancel()
@@ -230,6 +231,7 @@ class Link:
 
     def _welcomed(self, hub: str, welcome: pb.Welcome) -> None:
         self._connected = self._ever_connected = True
+        self._told = None
         self._log.info(
             "agent.connected",
             address=hub,
@@ -263,7 +265,9 @@ class Link:
         code = end.code.name if end.code is not None else None
         if self._connected:
             self._log.warning("agent.disconnected", address=hub, code=code, error=end.details)
-        elif self._failures in (1, 3) or self._failures % 100 == 0:
+        elif (code, end.details) != self._told or self._failures % 100 == 0:
+            # What is wrong is told once, not at each try.
+            self._told = (code, end.details)
             self._log.warning("agent.refused", address=hub, code=code, error=end.details, failures=self._failures)
 
     def _lost(self, details: str) -> None:
