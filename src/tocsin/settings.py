@@ -72,7 +72,7 @@ def unknown_keys(path: Path) -> list[str]:
 
 
 class Settings(BaseSettings):
-    """Every setting of a replica. Durations are written as 30s, 5m, 1h30m, 30d."""
+    """Every setting of a process, whether hub or agents. Durations are written as 30s, 5m, 1h30m, 30d."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     home: Path = Path(".tocsin")
     pg_bin: str | None = None
     http_bind: Bind = "127.0.0.1:8620"
+    hub: str = "127.0.0.1:8621"
+    agent_key: str | None = None
+    grpc_ca: Path | None = None
+    grpc_cert: Path | None = None
+    grpc_key: Path | None = None
+    grpc_insecure: bool = False
     drain_timeout: Duration = timedelta(seconds=25)
     lease: Duration = timedelta(seconds=30)
     renew_every: Duration = timedelta(seconds=5)
@@ -144,6 +150,12 @@ def contradictions(settings: Settings) -> list[str]:
     for name in ("renew_every", "sweep_every", "poll_every"):
         value: timedelta = getattr(settings, name)
         rules.append((value < timedelta(milliseconds=50), f"TOCSIN_{name.upper()} must be at least 50ms"))
+    rules.append(
+        (
+            (settings.grpc_cert is None) != (settings.grpc_key is None),
+            "TOCSIN_GRPC_CERT and TOCSIN_GRPC_KEY go together: a certificate and its private key",
+        )
+    )
     rules.append((settings.drain_timeout < timedelta(0), "TOCSIN_DRAIN_TIMEOUT must not be negative"))
     return [text for broken, text in rules if broken]
 

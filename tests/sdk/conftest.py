@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -46,7 +47,7 @@ async def deaf(run: Run) -> None:
 
 @hub_of_agents.agent
 async def blocking(run: Run) -> str:
-    time.sleep(run.input)  # noqa: ASYNC251 — that is the point
+    time.sleep(run.input)
     return "awake"
 
 
@@ -134,8 +135,9 @@ class Agents:
             self._ready.set()
 
     async def _main(self) -> int:
-        order = {"slots": 4, "patience": Patience(first=0.02, most=0.1, stalled=0.3), "app": hub_of_agents.build()}
-        self._process = AgentProcess(Order(hubs=self._hubs, **(order | self._order)), log=self.log)
+        patience = Patience(first=0.02, most=0.1, stalled=0.3)
+        order = Order(app=hub_of_agents.build(), hubs=self._hubs, slots=4, patience=patience)
+        self._process = AgentProcess(replace(order, **self._order), log=self.log)
         self._loop = asyncio.get_running_loop()
         self._ready.set()
         return await self._process.run()

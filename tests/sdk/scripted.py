@@ -129,7 +129,7 @@ class Conversation:
 
     def all(self, kind: str) -> list[Any]:
         """The messages of this kind that have come."""
-        return [getattr(message, kind) for message in list(self.came) if message.HasField(kind)]  # type: ignore[arg-type]
+        return [getattr(message, kind) for message in list(self.came) if message.HasField(kind)]
 
     @property
     def kinds(self) -> list[str | None]:
