@@ -14,7 +14,7 @@ import pytest
 from tests.sdk.scripted import PATIENCE, ScriptedHub
 from tocsin import Fatal, Hub, RetryAfter, Run
 from tocsin.sdk.agent import AgentProcess, Order
-from tocsin.sdk.link import Patience
+from tocsin.sdk.standing import Patience
 
 hub_of_agents = Hub(name="agents")
 

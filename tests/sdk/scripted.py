@@ -177,7 +177,7 @@ class Conversation:
 class ScriptedHub:
     """Streams in the order in which they were opened."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.come = threading.Condition()
         self._streams: list[Conversation] = []
         self._pool = ThreadPoolExecutor(16)
@@ -190,7 +190,12 @@ class ScriptedHub:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("tocsin.v1.AgentHub", {"Connect": handler}),)
         )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        self.port = (
+            self._server.add_secure_port(address, credentials)
+            if credentials is not None
+            else self._server.add_insecure_port(address)
+        )
         self._server.start()
 
     @property

@@ -107,6 +107,34 @@ def test_without_a_hub_a_process_leaves_all_the_same(hub: ScriptedHub, start: St
     agents.log.wait_for("agent.left", told=False, returned=1)
 
 
+def test_a_process_that_never_had_a_hub_leaves_at_once(hub: ScriptedHub, start: Start) -> None:
+    hub.close()
+    agents = start()
+    agents.log.wait_for("agent.refused", code="UNAVAILABLE")
+    begun = time.monotonic()
+    agents.leave()
+    assert agents.end() == 0
+    assert time.monotonic() - begun < 2
+
+
+def test_an_end_that_was_not_answered_counts_as_left(hub: ScriptedHub, start: Start) -> None:
+    agents = start()
+    stream = hub.stream().welcome()
+    run = an_assignment()
+    stream.assign(run)
+    stream.result_of(run)
+    agents.leave()
+    stream.expect("draining")
+    stream.quiet("goodbye", 0.2)
+    agents.log.wait_for("agent.draining")
+    # Nobody waits any longer: what is left over is its lease's affair.
+    for _ in range(4):
+        agents.leave()
+    assert not stream.expect("goodbye").returned
+    stream.end()
+    assert agents.end() == 1
+
+
 def test_a_hub_that_does_not_end_the_stream_is_not_waited_for(hub: ScriptedHub, start: Start) -> None:
     agents = start()
     stream = hub.stream().welcome()

@@ -93,8 +93,9 @@ def test_a_lost_instance_goes_on_as_another_with_nothing_in_hand(hub: ScriptedHu
     running, ended = an_assignment("endless"), an_assignment()
     first.assign(running, ended)
     first.result_of(ended)
-    first.end(Code.FAILED_PRECONDITION, "the instance was declared lost")
-    second = hub.stream(2)
+    first.end()
+    hub.stream(2).refuse(Code.FAILED_PRECONDITION, "the instance was declared lost")
+    second = hub.stream(3)
     assert second.hello.instance_id != first.hello.instance_id
     assert not second.hello.held
     agents.log.wait_for("run.ended", run_id=running.run_id, stop="fenced")

@@ -126,6 +126,7 @@ def test_a_cancel_under_another_fence_changes_nothing(hub: ScriptedHub, start: S
 def test_an_agent_that_will_not_stop_is_left_behind(hub: ScriptedHub, start: Start) -> None:
     start(slots=1)
     stream = hub.stream().welcome()
+    stream.credits(1)
     run = an_assignment("deaf")
     stream.assign(run)
     stream.expect("begun")

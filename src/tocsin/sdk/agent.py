@@ -20,11 +20,13 @@ from tocsin.clock import SystemClock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput
 from tocsin.executors.from_app import executors_of
+from tocsin.sdk.attempts import AFTER_INTERRUPT, UNWIND
 from tocsin.sdk.dial import Access
 from tocsin.sdk.hands import Hands
-from tocsin.sdk.link import Introduction, Link, Patience
+from tocsin.sdk.link import Introduction, Link
 from tocsin.sdk.outbox import Outbox
-from tocsin.sdk.work import AFTER_INTERRUPT, UNWIND, Work
+from tocsin.sdk.standing import Patience
+from tocsin.sdk.work import Work
 from tocsin.telemetry import Log
 
 LAST_ENDS_WITHIN: Final = 10.0
@@ -88,7 +90,7 @@ class AgentProcess:
     def leave(self) -> None:
         """The process begins to leave; when it is leaving, its present stage ends at once."""
         if self._leaving.is_set():
-            self._log.warning("agent.hurried", in_hand=self._work.active)
+            self._log.warning("agent.hurried", in_hand=len(self._work.attempts))
             self._hurry.release()
         self._leaving.set()
 
@@ -117,7 +119,7 @@ class AgentProcess:
             link.result()
 
     async def _leave(self) -> int:
-        self._log.info("agent.draining", in_hand=self._work.active, limit=self._limit)
+        self._log.info("agent.draining", in_hand=len(self._work.attempts), limit=self._limit)
         self._work.drain()
         await self._finish_work()
         await self._until(self._work.answered, LAST_ENDS_WITHIN)
@@ -129,11 +131,11 @@ class AgentProcess:
 
     async def _finish_work(self) -> None:
         """Work in hand has ended, or was asked to stop and has had its time, or was cut."""
-        await self._until(self._work.idle, self._limit)
-        self._work.interrupt()
-        await self._until(self._work.idle, AFTER_INTERRUPT + 0.5)
-        self._work.cut()
-        await self._until(self._work.idle, UNWIND + 0.5)
+        await self._until(self._work.attempts.idle, self._limit)
+        self._work.attempts.interrupt_all()
+        await self._until(self._work.attempts.idle, AFTER_INTERRUPT + 0.5)
+        self._work.attempts.cut_all()
+        await self._until(self._work.attempts.idle, UNWIND + 0.5)
 
     async def _until(self, event: asyncio.Event, seconds: float) -> None:
         """The event is set, the time is over, or somebody is in a hurry."""

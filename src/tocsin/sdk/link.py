@@ -18,9 +18,6 @@ from functools import partial
 from typing import Final
 from uuid import uuid4
 
-import grpc
-
-from tocsin.domain.errors import BadInput, Refused, TocsinError
 from tocsin.domain.run import StopReason
 from tocsin.sdk.beat import Heart
 from tocsin.sdk.crossing import Crossing, onto
@@ -28,6 +25,7 @@ from tocsin.sdk.dial import Access
 from tocsin.sdk.hands import Hands
 from tocsin.sdk.lease import Lease
 from tocsin.sdk.outbox import Outbox
+from tocsin.sdk.standing import Patience, Standing, is_lost
 from tocsin.sdk.stream import End, Stream
 from tocsin.sdk.work import Work
 from tocsin.telemetry import Log
@@ -36,25 +34,6 @@ from tocsin.version import __version__
 
 PROTOCOL: Final = 1
 VERSION: Final = f"tocsin-python {__version__}"
-
-Code = grpc.StatusCode
-
-#: On the very first stream these are final: what is wrong will be wrong the next time too.
-FINAL: Final[dict[grpc.StatusCode, type[TocsinError]]] = {
-    Code.UNAUTHENTICATED: Refused,
-    Code.PERMISSION_DENIED: Refused,
-    Code.NOT_FOUND: Refused,
-    Code.FAILED_PRECONDITION: Refused,
-    Code.INVALID_ARGUMENT: BadInput,
-}
-ADVICE: Final = {
-    Code.UNAUTHENTICATED: "set TOCSIN_AGENT_KEY to a key that the hub knows",
-    Code.PERMISSION_DENIED: "use a key that may serve these agents",
-    Code.NOT_FOUND: "declare them there with `tocsin sync`",
-    Code.FAILED_PRECONDITION: "run the hub's release here too",
-}
-STEADY: Final = 5.0
-"""Seconds after which a stream that ends is no sign of trouble."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +44,6 @@ class Introduction:
     agents: Sequence[str]
     slots: int
     labels: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Seconds. first, most: between two tries, drawn from nothing up to twice as much each time; stalled: see Heart."""
-
-    first: float = 0.2
-    most: float = 5.0
-    stalled: float = 3.0
 
 
 class Link:
@@ -96,6 +66,7 @@ class Link:
         self._outbox = outbox
         self._work = work
         self._patience = patience
+        self._standing = Standing(patience=patience, log=log)
         self._log = log
         # Many processes with one list begin at different hubs.
         self._turn = random.randrange(len(hubs))
@@ -104,11 +75,6 @@ class Link:
         self._lease = Lease()
         self._lease_timer: asyncio.TimerHandle | None = None
         self._stream: Stream | None = None
-        self._connected = False
-        self._ever_connected = False
-        self._moving = False
-        self._failures = 0
-        self._told: tuple[str | None, str] | None = None
         self._nudged = False
         self._ended: Future[None] = Future()
         self._ended.set_running_or_notify_cancel()
@@ -179,18 +145,17 @@ class Link:
         while not self._halt.is_set():
             hub = self._hubs[self._turn % len(self._hubs)]
             self._turn += 1
-            self._connected = self._moving = False
+            self._standing.trying()
             since = loop.time()
             end = await self._connect(hub)
             self._stream = None
             if self._halt.is_set():
                 return
-            steady = self._connected and loop.time() - since > STEADY
-            self._failures = 0 if steady or self._moving else self._failures + 1
-            self._judge(hub, end)
-            most = min(self._patience.most, self._patience.first * 2 ** min(self._failures, 16))
+            self._standing.judge(hub, end, loop.time() - since)
+            if is_lost(end):
+                self._lost(end.details)
             with suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(0, most)):
+                async with asyncio.timeout(self._standing.pause()):
                     await self._halt.wait()
 
     async def _connect(self, hub: str) -> End:
@@ -230,8 +195,7 @@ class Link:
         )
 
     def _welcomed(self, hub: str, welcome: pb.Welcome) -> None:
-        self._connected = self._ever_connected = True
-        self._told = None
+        self._standing.welcomed()
         self._log.info(
             "agent.connected",
             address=hub,
@@ -244,36 +208,14 @@ class Link:
 
     def _leaving(self, within: float, reason: str) -> None:
         """The hub goes: another is looked for, not by everybody at once."""
-        self._moving = True
+        self._standing.moving = True
         self._log.info("agent.moving", reason=reason, within=within)
         if self._stream is not None:
             self._loop.call_later(random.uniform(0, within), self._stream.end)
 
-    def _judge(self, hub: str, end: End) -> None:
-        """What the stream's end means for us.
-
-        Raises: Refused, BadInput, when the first hub that answers will not have us.
-        """
-        if end.code is Code.FAILED_PRECONDITION and "lost" in end.details.lower():
-            self._lost(end.details)
-            return
-        if not self._ever_connected and end.code in FINAL:
-            advice = ADVICE.get(end.code)
-            raise FINAL[end.code](f"{hub} refuses these agents: {end.details}{f'; {advice}' if advice else ''}")
-        if self._moving:
-            return
-        code = end.code.name if end.code is not None else None
-        if self._connected:
-            self._log.warning("agent.disconnected", address=hub, code=code, error=end.details)
-        elif (code, end.details) != self._told or self._failures % 100 == 0:
-            # What is wrong is told once, not at each try.
-            self._told = (code, end.details)
-            self._log.warning("agent.refused", address=hub, code=code, error=end.details, failures=self._failures)
-
     def _lost(self, details: str) -> None:
         """A hub has ended our lease: we go on as somebody else, with nothing in hand."""
         former, self._instance = self._instance, str(uuid4())
-        self._failures = 0
         lost = self._disown(StopReason.FENCED)
         self._log.warning("agent.lost", former=former, instance=self._instance, in_hand=lost, error=details)
 
@@ -303,7 +245,7 @@ class Link:
     # --- the end
 
     async def _goodbye(self, returned: Sequence[pb.Held]) -> bool:
-        stream = self._stream if self._connected else None
+        stream = self._stream if self._standing.connected else None
         if stream is not None:
             self._halt.set()
             await stream.goodbye(pb.FromAgent(goodbye=pb.Goodbye(returned=returned)))

@@ -27,7 +27,8 @@ GOODBYE_WITHIN: Final = 2.0
 DEFAULT_BEAT_EVERY: Final = 5.0
 DEFAULT_DEAD_AFTER: Final = 90.0
 
-#: What grpc raises on a stream that has ended, or is ending while it is written to.
+#: What grpc raises on a stream that has ended, or is ending while it is written to. A write at that very moment
+#: hides the hub's status behind INTERNAL; what is final is said again on the next stream.
 BROKEN: Final = (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
 
 

@@ -94,6 +94,12 @@ def result_of(run_id: str, fence: int, outcome: Outcome, reports: RunReports) ->
     return result
 
 
+def failure_of(run_id: str, fence: int, failed: Failed) -> pb.Result:
+    """A failure, and nothing of what was reported."""
+    failure = pb.Failure(kind=failed.kind, message=failed.message, final=failed.final)
+    return pb.Result(run_id=run_id, fence=fence, failed=failure)
+
+
 def report_of(run_id: str, reports: RunReports) -> pb.Report:
     """What a run has to tell so far."""
     report = pb.Report(run_id=run_id, fence=reports.fence)

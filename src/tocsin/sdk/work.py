@@ -10,20 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tocsin.clock import Clock
-from tocsin.domain.payload import plain
 from tocsin.domain.run import Failed, Outcome, Postponed, Stopped, StopReason
 from tocsin.engine.executor import Executor
 from tocsin.sdk import wire
+from tocsin.sdk.attempts import Attempts
 from tocsin.sdk.hands import Hand, Hands
 from tocsin.sdk.outbox import Outbox
 from tocsin.telemetry import Log
 from tocsin.v1 import agent_pb2 as pb
-
-AFTER_INTERRUPT: Final = 5.0
-"""Seconds that work has to end which is interrupted, or is not ours any more, before it is cut."""
-
-UNWIND: Final = 1.0
-"""Seconds that work which is cut has for leaving, before it is left behind without its run."""
 
 DEFAULT_WITHIN: Final = 30.0
 
@@ -32,8 +26,6 @@ DEFAULT_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 FRAME_BYTES: Final = 1024
 """What a message has around a single result, at most."""
 
-URGENT: Final = frozenset({StopReason.INTERRUPTED, StopReason.LEASE_LOST, StopReason.FENCED})
-
 
 class Work:
     """All attempts of this process. Everything but ``Outbox.note`` is called on the agents' loop."""
@@ -41,34 +33,27 @@ class Work:
     def __init__(
         self, *, executors: Sequence[Executor], slots: int, hands: Hands, outbox: Outbox, clock: Clock, log: Log
     ) -> None:
-        self._executors = {agent: executor for executor in executors for agent in executor.agents}
-        # An executor answers for itself when it does not know an agent.
-        self._any = executors[0]
+        self._attempts = Attempts(executors=executors, ended=self._ended_with, clock=clock, log=log)
         self._slots = slots
         self._hands = hands
         self._outbox = outbox
-        self._clock = clock
         self._log = log
         self._stream = 0
         self._credit = 0
         self._accepting = False
         self._draining = False
         self._max_bytes = DEFAULT_MESSAGE_BYTES
-        self._active: set[Hand] = set()
         self._unanswered: dict[Hand, None] = {}
         self._begun: list[Hand] = []
         self._ended: list[Hand] = []
         self._told_later = False
-        self._left_behind: set[asyncio.Task[None]] = set()
-        self.idle = asyncio.Event()
-        self.idle.set()
         self.answered = asyncio.Event()
         self.answered.set()
 
     @property
-    def active(self) -> int:
-        """Attempts that are being executed, ours or not."""
-        return len(self._active)
+    def attempts(self) -> Attempts:
+        """What is being executed, ours or not."""
+        return self._attempts
 
     def receive(self, stream: int, message: pb.FromHub) -> None:
         """What the hub has said on this stream is done."""
@@ -89,8 +74,7 @@ class Work:
         for hand in hands:
             self._forget(hand)
             hand.result = None
-            if hand in self._active:
-                self._ask_to_stop(hand, reason)
+            self._attempts.ask_to_stop(hand, reason)
         self._tell()
 
     # --- leaving
@@ -99,17 +83,6 @@ class Work:
         """No more work is taken, on this stream and on those to come."""
         self._draining = True
         self._outbox.drain(self._stream)
-
-    def interrupt(self) -> None:
-        """All that runs has been asked to stop."""
-        for hand in list(self._active):
-            self._ask_to_stop(hand, StopReason.INTERRUPTED)
-
-    def cut(self) -> None:
-        """All that runs is cancelled, and left behind unless it ends within UNWIND."""
-        for hand in list(self._active):
-            hand.stop.request(StopReason.INTERRUPTED)
-            self._cut(hand)
 
     def returned(self) -> list[pb.Held]:
         """What has not ended, to be queued again."""
@@ -145,7 +118,7 @@ class Work:
                 # It crossed our Draining: given back, uncounted, as nothing of it was done.
                 self._close(hand, Postponed(0.0, "draining"))
             else:
-                self._begin(hand)
+                self._began(hand)
 
     def _hand(self, message: pb.Assignment) -> Hand | None:
         try:
@@ -167,7 +140,7 @@ class Work:
             return
         if cancel.HasField("within"):
             hand.within = wire.seconds_of(cancel.within)
-        self._ask_to_stop(hand, reason)
+        self._attempts.ask_to_stop(hand, reason)
 
     def _settled(self, verdicts: Iterable[pb.Verdict]) -> None:
         for verdict in verdicts:
@@ -191,103 +164,32 @@ class Work:
         if not self._unanswered:
             self.answered.set()
 
-    # --- attempts
+    # --- ends
 
-    def _begin(self, hand: Hand) -> None:
-        self._active.add(hand)
-        self.idle.clear()
-        if hand.limit is not None:
-            hand.timer = self._clock.call_later(hand.limit, lambda: self._ask_to_stop(hand, StopReason.TIMEOUT))
-        hand.task = hand.stop.task = asyncio.get_running_loop().create_task(self._attempt(hand))
+    def _began(self, hand: Hand) -> None:
+        self._attempts.begin(hand)
         self._begun.append(hand)
         self._tell()
-        if self._log.is_info:
-            assignment = hand.assignment
-            self._log.info(
-                "run.started",
-                run_id=hand.run_id,
-                trigger=assignment.trigger,
-                fence=hand.fence,
-                attempt=assignment.attempt,
-            )
 
-    async def _attempt(self, hand: Hand) -> None:
-        """The agent has run to its end, and that end is on its way to the hub."""
-        outcome: Outcome = Stopped()
-        executor = self._executors.get(hand.assignment.agent, self._any)
-        try:
-            outcome = await executor.execute(hand.assignment, hand.reports, hand.stop)
-        except asyncio.CancelledError:
-            # Cut after it would not stop: its outcome is that it was stopped, and this task ends here.
-            hand.stop.request(StopReason.INTERRUPTED)
-        except Exception as error:  # an executor that breaks its word ends its attempt, and nothing else
-            outcome = Failed(type(error).__name__, plain(str(error))[:1_000])
-        finally:
-            self._end(hand, outcome)
-
-    def _end(self, hand: Hand, outcome: Outcome) -> None:
-        """The attempt has ended, once; the slot is free."""
-        if hand not in self._active:
-            return
-        self._active.discard(hand)
-        if not self._active:
-            self.idle.set()
+    def _ended_with(self, hand: Hand, outcome: Outcome) -> None:
+        """An attempt has ended; of what is not ours any more, or is to be returned, nothing is told."""
         interrupted = hand.stop.reason is StopReason.INTERRUPTED and isinstance(outcome, Stopped | Failed)
         if interrupted or hand not in self._hands:
-            # To be returned with the Goodbye, or not ours any more.
-            self._stop_timer(hand)
             self._tell()
         else:
             self._close(hand, outcome)
-        if self._log.is_info:
-            self._log.info(
-                "run.ended",
-                run_id=hand.run_id,
-                trigger=hand.assignment.trigger,
-                fence=hand.fence,
-                outcome=type(outcome).__name__.lower(),
-                stop=hand.stop.reason,
-            )
 
     def _close(self, hand: Hand, outcome: Outcome) -> None:
         """The run's end waits for its answer."""
-        self._stop_timer(hand)
         hand.result = wire.result_of(hand.run_id, hand.fence, outcome, hand.reports.kept)
         if (size := hand.result.ByteSize() + FRAME_BYTES) > self._max_bytes:
             text = f"the result is {size:,} bytes; the hub takes {self._max_bytes:,}: pass references instead"
-            hand.result = pb.Result(run_id=hand.run_id, fence=hand.fence)
-            hand.result.failed.MergeFrom(pb.Failure(kind="PayloadTooLarge", message=text, final=True))
+            refused = Failed("PayloadTooLarge", text, final=True)
+            hand.result = wire.failure_of(hand.run_id, hand.fence, refused)
         self._unanswered[hand] = None
         self.answered.clear()
         self._ended.append(hand)
         self._tell()
-
-    def _stop_timer(self, hand: Hand) -> None:
-        if hand.timer is not None:
-            hand.timer.cancel()
-
-    # --- stopping
-
-    def _ask_to_stop(self, hand: Hand, reason: StopReason) -> None:
-        """The attempt has been asked to stop, and is cut if it does not in its time. A second time changes nothing."""
-        if hand.stop.reason is not None or hand not in self._active:
-            return
-        seconds = min(hand.within, AFTER_INTERRUPT) if reason in URGENT else hand.within
-        self._clock.call_later(seconds, lambda: self._cut(hand))
-        hand.stop.request(reason)
-
-    def _cut(self, hand: Hand) -> None:
-        if hand.task is not None and hand in self._active:
-            hand.task.cancel()
-            self._clock.call_later(UNWIND, lambda: self._leave(hand))
-
-    def _leave(self, hand: Hand) -> None:
-        """Whatever it still does, it does without its run."""
-        if hand.task is not None and hand in self._active:
-            # The event loop itself would hold its task weakly.
-            self._left_behind.add(hand.task)
-            hand.task.add_done_callback(self._left_behind.discard)
-            self._end(hand, Stopped())
 
     # --- telling
 
@@ -310,5 +212,5 @@ class Work:
         """Runs more that may come: there is a slot for each, and room for its end, should none be answered."""
         if self._draining or not self._accepting:
             return 0
-        coming = len(self._active) + self._credit
+        coming = len(self._attempts) + self._credit
         return max(0, min(self._slots - coming, 2 * self._slots - coming - len(self._unanswered)))
