@@ -78,7 +78,7 @@ def unknown_keys(path: Path) -> list[str]:
 
 
 class Settings(BaseSettings):
-    """Every setting of a replica. Durations are written as 30s, 5m, 1h30m, 30d."""
+    """Every setting of a process, whether hub or agents. Durations are written as 30s, 5m, 1h30m, 30d."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     grpc_insecure: bool = False
     suspect_after: Duration = timedelta(seconds=20)
     dead_after: Duration = timedelta(seconds=90)
+    hub: str = "127.0.0.1:8621"
+    agent_key: str | None = None
     drain_timeout: Duration = timedelta(seconds=25)
     lease: Duration = timedelta(seconds=30)
     renew_every: Duration = timedelta(seconds=5)
@@ -172,7 +174,7 @@ def contradictions(settings: Settings) -> list[str]:
         ),
         (
             (settings.grpc_cert is None) != (settings.grpc_key is None),
-            "TOCSIN_GRPC_CERT and TOCSIN_GRPC_KEY go together: set both, or neither",
+            "TOCSIN_GRPC_CERT and TOCSIN_GRPC_KEY go together: a certificate and its private key",
         ),
         (
             settings.grpc_cert is None and not settings.is_grpc_local and not settings.grpc_insecure,

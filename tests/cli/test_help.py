@@ -9,7 +9,18 @@ import pytest
 
 from tests.cli.conftest import Answer
 
-HEAVY = ("asyncio", "asyncpg", "pydantic", "pydantic_settings", "rich", "structlog", "uvicorn", "msgspec", "zoneinfo")
+HEAVY = (
+    "asyncio",
+    "asyncpg",
+    "pydantic",
+    "pydantic_settings",
+    "rich",
+    "structlog",
+    "uvicorn",
+    "msgspec",
+    "zoneinfo",
+    "grpc",
+)
 
 Tocsin = Callable[..., Answer]
 
@@ -39,7 +50,7 @@ def test_no_summary_of_a_command_is_cut_short(tocsin: Tocsin, words: list[str]) 
     assert "..." not in tocsin(*words, "--help").out.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize("command", ["trigger", "run", "agent", "replica", "import", "up", "next", "doctor"])
+@pytest.mark.parametrize("command", ["trigger", "run", "agent", "replica", "import", "up", "work", "next", "doctor"])
 def test_every_command_explains_itself(tocsin: Tocsin, command: str) -> None:
     answer = tocsin(command, "--help")
     assert answer.code == 0

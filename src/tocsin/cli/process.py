@@ -108,7 +108,7 @@ def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, r
             logger(form=form, level="info").info("hub.summary", **_flat(ended.summary))
     code = RELEASED if ended.released else DONE
     if ended.stuck:
-        _leave(code)
+        leave_at_once(code)
     if code:
         raise typer.Exit(code)
 
@@ -130,7 +130,7 @@ def _processed(order: "Order", log: "Log", view: "View | None") -> "Ended":
             runner.close()
 
 
-def _leave(code: int) -> NoReturn:
+def leave_at_once(code: int) -> NoReturn:
     """The process is gone, whatever an agent still does in it."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

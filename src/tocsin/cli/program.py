@@ -18,6 +18,7 @@ from tocsin.cli.replicas import commands as replica_commands
 from tocsin.cli.runs import commands as run_commands
 from tocsin.cli.schedules import add_to as add_schedules
 from tocsin.cli.triggers import commands as trigger_commands
+from tocsin.cli.work import add_to as add_work
 from tocsin.domain.errors import TocsinError
 from tocsin.version import __version__
 
@@ -36,6 +37,7 @@ def program() -> typer.Typer:
     )
     app.callback()(_root)
     add_processes(app)
+    add_work(app)
     add_admin(app)
     add_schedules(app)
     app.add_typer(trigger_commands(), name="trigger", help="Triggers: what is called, and when.")

@@ -26,7 +26,7 @@ class Assignment(msgspec.Struct):
     input: JSON text. occurrence_key: what the run is known by unless its schedule called it. scoped:
     whether its end frees something that another run waits for. rearms: whether its trigger counts from
     its end. due_by: the instant, on the database's clock, at which this attempt is stopped; None without
-    a limit.
+    a limit. key: the idempotency key, where a hub has handed it on ready made.
     """
 
     run_id: UUID
@@ -49,8 +49,9 @@ class Assignment(msgspec.Struct):
     last: LastRun | None = None
     due_by: datetime | None = None
     resumed: bool = False
+    key: str = ""
 
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt, and for the same occurrence planned again after a restore."""
-        return str(uuid5(self.trigger_id, self.occurrence_key or self.nominal_at.isoformat()))
+        return self.key or str(uuid5(self.trigger_id, self.occurrence_key or self.nominal_at.isoformat()))

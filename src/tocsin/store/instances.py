@@ -91,7 +91,7 @@ class Instances:
             await session.fetch("list_instance", **values, key=who.key)
             row = await session.fetchrow("lock_instance", now=self._clock.now(), id=who.id)
             if row is None:
-                raise LeaseLost(f"instance {who.id} is not known any more: begin anew under another id")
+                raise LeaseLost(f"instance {who.id} was lost long ago, and is forgotten: begin anew under another id")
             _check(who, row, silence=patience.beat_every * 3)
             row = await session.fetchrow("connect_instance", **values, replica=self._replica.holder)
             if row is None:
