@@ -1,18 +1,12 @@
 """What waits to be said is for one stream, and is said together."""
 
-import asyncio
 from uuid import UUID
 
 from tests.sdk.scripted import an_assignment
-from tocsin.app import Hub
-from tocsin.clock import SystemClock
 from tocsin.domain.run import Succeeded
-from tocsin.executors.from_app import executors_of
 from tocsin.sdk import wire
-from tocsin.sdk.hands import Hand, Hands
+from tocsin.sdk.hands import Hand
 from tocsin.sdk.outbox import BATCH_BYTES, REPORT_EVERY, Outbox
-from tocsin.sdk.work import Work
-from tocsin.telemetry import Silence
 from tocsin.v1 import agent_pb2 as pb
 
 
@@ -79,33 +73,3 @@ def test_only_the_latest_of_a_run_waits_and_goes_over_to_the_next_stream() -> No
     assert outbox.rest(100.0 + REPORT_EVERY / 2) is not None
     assert said(outbox, 100.0 + REPORT_EVERY) == ["report"]
     assert outbox.rest(200.0) is None
-
-
-async def test_what_happens_in_one_turn_of_the_loop_is_put_there_once() -> None:
-    app = Hub()
-
-    @app.agent
-    async def quick() -> None:
-        return None
-
-    outbox, hands = Outbox(), Hands()
-    wakes: list[int] = []
-    outbox.wake = lambda: wakes.append(1)
-    work = Work(
-        executors=executors_of(app.build(), 50),
-        slots=50,
-        hands=hands,
-        outbox=outbox,
-        clock=SystemClock(),
-        log=Silence(),
-    )
-    hands.open(1)
-    outbox.open(1)
-    work.receive(1, pb.FromHub(welcome=pb.Welcome()))
-    await asyncio.sleep(0)
-    work.receive(1, pb.FromHub(assign=pb.Assign(runs=[an_assignment("quick") for _ in range(50)])))
-    await work.attempts.idle.wait()
-    await asyncio.sleep(0)
-    # The credit, the begins, the ends.
-    assert len(wakes) <= 3
-    assert sum(len(message.finished.results) for message in outbox.take(0.0)) == 50
