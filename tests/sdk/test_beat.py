@@ -78,8 +78,11 @@ def test_without_answers_everything_in_hand_is_stopped_before_it_is_taken(hub: S
     second = hub.stream(2)
     assert not second.hello.held
     assert second.hello.instance_id == first.hello.instance_id
-    second.welcome().credits(4)
-    second.quiet("finished")
+    # A lease of its own, which begins with this Hello.
+    second.welcome(beat_every=0.1, dead_after=0.8).credits(4)
+    second.expect("beat", 10)
+    assert not second.ended
+    assert not second.results
 
 
 def test_a_hub_that_is_gone_takes_its_lease_along(hub: ScriptedHub, start: Start) -> None:

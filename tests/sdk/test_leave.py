@@ -24,6 +24,7 @@ def test_an_idle_process_says_goodbye_and_is_gone(hub: ScriptedHub, start: Start
 def test_work_in_hand_is_finished_and_nothing_new_is_taken(hub: ScriptedHub, start: Start) -> None:
     agents = start()
     stream = hub.stream().welcome()
+    stream.credits(4)
     run, crossing = an_assignment("brief"), an_assignment()
     stream.assign(run)
     stream.expect("begun")

@@ -176,6 +176,30 @@ def test_a_higher_fence_takes_the_run_from_the_lower_one(hub: ScriptedHub, start
     assert len(stream.results) == 1
 
 
+def test_a_run_that_goes_on_has_its_slot(hub: ScriptedHub, start: Start) -> None:
+    start(slots=2)
+    stream = hub.stream().welcome()
+    stream.credits(2)
+    run = an_assignment()
+    stream.assign(an_assignment("endless"), run)
+    stream.result_of(run)
+    stream.settle(run)
+    stream.credits(3)
+    stream.quiet("credit", count=2)
+
+
+def test_what_is_fenced_leaves_no_trace(hub: ScriptedHub, start: Start) -> None:
+    start(slots=1)
+    stream = hub.stream().welcome()
+    for number in range(1, 4):
+        stream.credits(number)
+        run = an_assignment("endless")
+        stream.assign(run)
+        stream.expect("begun", number)
+        stream.say(cancel=pb.Cancel(run_id=run.run_id, fence=1, reason="fenced"))
+    stream.credits(4)
+
+
 def test_credit_ends_where_answers_do_not_come(hub: ScriptedHub, start: Start) -> None:
     start(slots=3)
     stream = hub.stream().welcome()

@@ -103,6 +103,7 @@ def test_a_report_leaves_out_what_was_not_said() -> None:
         ("timeout", StopReason.TIMEOUT),
         ("stalled", StopReason.TIMEOUT),
         ("fenced", StopReason.FENCED),
+        ("interrupted", StopReason.CANCELLED),
         ("of a newer release", StopReason.CANCELLED),
     ],
 )

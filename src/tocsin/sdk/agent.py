@@ -28,6 +28,7 @@ from tocsin.sdk.outbox import Outbox
 from tocsin.sdk.standing import Patience
 from tocsin.sdk.work import Work
 from tocsin.telemetry import Log
+from tocsin.v1 import agent_pb2 as pb
 
 LAST_ENDS_WITHIN: Final = 10.0
 """Seconds that is waited for the answers to what ended last."""
@@ -124,10 +125,18 @@ class AgentProcess:
         await self._finish_work()
         await self._until(self._work.answered, LAST_ENDS_WITHIN)
         returned = self._work.returned()
-        told = await asyncio.wrap_future(self._link.goodbye(returned))
+        told = await self._told(returned)
         left = len(returned) + self._work.unanswered
         self._log.info("agent.left", returned=len(returned), unanswered=self._work.unanswered, told=told)
         return left
+
+    async def _told(self, returned: Sequence[pb.Held]) -> bool:
+        """Whether a hub knows that we leave, and what it gets back."""
+        try:
+            async with asyncio.timeout(LINK_ENDS_WITHIN):
+                return await asyncio.wrap_future(self._link.goodbye(returned))
+        except TimeoutError:
+            return False
 
     async def _finish_work(self) -> None:
         """Work in hand has ended, or was asked to stop and has had its time, or was cut."""

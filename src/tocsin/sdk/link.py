@@ -26,7 +26,7 @@ from tocsin.sdk.hands import Hands
 from tocsin.sdk.lease import Lease
 from tocsin.sdk.outbox import Outbox
 from tocsin.sdk.standing import Patience, Standing, is_lost
-from tocsin.sdk.stream import End, Stream
+from tocsin.sdk.stream import GOODBYE_WITHIN, End, Stream
 from tocsin.sdk.work import Work
 from tocsin.telemetry import Log
 from tocsin.v1 import agent_pb2 as pb
@@ -133,13 +133,19 @@ class Link:
     def _thread(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._live())
+            self._loop.run_until_complete(self._until_stopped())
         except BaseException as error:  # whoever waits for the link is told
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
         finally:
             self._loop.close()
+
+    async def _until_stopped(self) -> None:
+        """Streams until we leave; a goodbye that is being said is said to its end."""
+        await self._live()
+        if saying := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(saying, timeout=2 * GOODBYE_WITHIN)
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()

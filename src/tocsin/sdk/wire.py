@@ -16,8 +16,15 @@ MAX_LOG_BYTES: Final = 64 * 1024
 
 NULL: Final = b"null"
 
-#: The domain knows no reason of its own for a run that stands still: like one past its limit, it may be tried again.
-STOP_REASONS: Final = {reason.value: reason for reason in StopReason} | {"stalled": StopReason.TIMEOUT}
+STOP_REASONS: Final = {
+    "cancelled": StopReason.CANCELLED,
+    "superseded": StopReason.SUPERSEDED,
+    "timeout": StopReason.TIMEOUT,
+    # The domain has no reason of its own for a run that stands still: like one past its limit, it may be tried again.
+    "stalled": StopReason.TIMEOUT,
+    "fenced": StopReason.FENCED,
+}
+"""What a hub may ask for; the others are for this side to say."""
 
 
 def assignment_of(message: pb.Assignment) -> Assignment:

@@ -174,8 +174,11 @@ class Work:
     def _ended_with(self, hand: Hand, outcome: Outcome) -> None:
         """An attempt has ended; of what is not ours any more, or is to be returned, nothing is told."""
         interrupted = hand.stop.reason is StopReason.INTERRUPTED and isinstance(outcome, Stopped | Failed)
-        if interrupted or hand not in self._hands:
+        if hand not in self._hands or (interrupted and self._draining):
             self._tell()
+        elif interrupted:
+            # Nobody here has asked for that: whatever has cancelled its task, the run is not to blame.
+            self._close(hand, Postponed(0.0, "interrupted"))
         else:
             self._close(hand, outcome)
 
