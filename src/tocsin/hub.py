@@ -19,8 +19,8 @@ from uuid import UUID
 from tocsin.clock import Clock, SystemClock
 from tocsin.domain.errors import SchemaMismatch, StoreError
 from tocsin.domain.run import RunState, Settlement, StopReason
-from tocsin.engine.attachment import House
 from tocsin.engine.beats import Beats
+from tocsin.engine.connection import House
 from tocsin.engine.control import Control
 from tocsin.engine.crowd import Crowd
 from tocsin.engine.dbtime import DatabaseTime

@@ -9,6 +9,7 @@ import pytest
 
 from tests.edges.wiring import Process, a_control, a_hub, a_process
 from tests.engine.building import SECOND, a_trigger, eventually
+from tocsin.domain.agent import OnLost
 from tocsin.domain.trigger import Overlap
 from tocsin.v1 import agent_pb2 as pb
 
@@ -220,3 +221,35 @@ async def test_who_drains_takes_nothing_more(dsn: str) -> None:
         await control.fire("t")
         await process.none("assign", within=0.6)
         assert (await control.roster.instance(process.id))["state"] == "draining"
+
+
+async def test_who_stops_at_its_own_timer_has_timed_out(dsn: str) -> None:
+    """Its clock may be ahead of the hub's: nobody has asked it to stop yet."""
+    async with a_control(dsn, a_trigger("t"), timeout=SECOND) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        await asyncio.sleep(0.6)
+        await process.finish(run, stopped=pb.Stopped())
+        shown = await control.run(UUID(run.run_id))
+        assert (shown["state"], shown["reason"]) == ("failed", "timeout")
+
+
+async def test_what_a_process_has_let_go_is_not_begun_again_if_it_may_be_begun_once_only(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t"), on_lost=OnLost.FAIL) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        fired = await control.fire("t")
+        run_id = UUID(str(fired["id"]))
+
+        async def has_ended() -> bool:
+            return (await control.run(run_id))["finished_at"] is not None
+
+        (run,) = await process.assigned()
+        # As if the hub that has assigned it were another one.
+        process.held.clear()
+        await process.say(goodbye=pb.Goodbye())
+        await eventually(has_ended)
+        shown = await control.run(UUID(run.run_id))
+        assert (shown["state"], shown["reason"]) == ("failed", "lost")

@@ -9,81 +9,32 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Protocol, Self
+from typing import Final, Self
 from uuid import UUID
 
-from tocsin.clock import Clock
-from tocsin.domain.agent import AgentSpec
+from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import StoreError
 from tocsin.domain.instance import Patience
-from tocsin.domain.run import FollowUp, Outcome, RunState, Settlement, Stopped, StopReason
-from tocsin.engine.beats import Beats
-from tocsin.engine.crowd import Crowd
-from tocsin.engine.dbtime import DatabaseTime
-from tocsin.engine.exchange import Exchange
-from tocsin.engine.executor import Executor
+from tocsin.domain.run import Failed, RunState, Settlement, Stopped, StopReason
+from tocsin.engine.connection import House, Post, Receiver, Result, Told
 from tocsin.engine.hands import Hands
 from tocsin.engine.reports import Reporter
-from tocsin.engine.run_reports import RunReports
 from tocsin.engine.runner import Runner
 from tocsin.engine.service import Loop
 from tocsin.engine.settler import Settler
-from tocsin.store.attempts import Attempts, Ended
-from tocsin.store.database import Database
-from tocsin.store.instances import Answer, Heard, Held, Instances
+from tocsin.store.attempts import Ended
+from tocsin.store.instances import Answer, Heard, Held
 from tocsin.store.leases import Incarnation
-from tocsin.telemetry import Log
+
+LET_GO: Final = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
+LET_GO_ONCE: Final = Settlement(RunState.FAILED, reason="lost", error=Failed("Lost", "its process does not have it"))
+
+ABOUT_NOW: Final = timedelta(seconds=1)
+"""By so much two clocks that measure one timeout may be apart."""
 
 LAST_WORDS: Final = 2.0
 """Seconds that a stream's end waits for what was said over it to be written."""
-
-
-class Receiver(Executor, Protocol):
-    """The executor of the process: see executors.remote.Remote."""
-
-    credit: int
-
-    def awaits(self, run_id: UUID, fence: int) -> RunReports | None: ...
-    def ended(self, run_id: UUID, fence: int, outcome: Outcome) -> bool: ...
-    def detach(self) -> None: ...
-
-
-class Post(Protocol):
-    """What the engine has to tell the process; each call returns at once."""
-
-    def settled(self, run_id: UUID, fence: int, *, fenced: bool) -> None: ...
-    def beat_taken(self, seq: int) -> None: ...
-    def fenced(self, run_id: UUID, fence: int) -> None: ...
-    def probe(self) -> None: ...
-    def lost(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a run ended elsewhere. usage: JSON, the sums; log: lines."""
-
-    run_id: UUID
-    fence: int
-    outcome: Outcome
-    usage: str | None
-    log: str | None
-    follow_ups: tuple[FollowUp, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class House:
-    """What all connections of a replica share."""
-
-    database: Database
-    clock: Clock
-    time: DatabaseTime
-    log: Log
-    batch: int
-    instances: Instances
-    exchange: Exchange
-    crowd: Crowd
-    beats: Beats
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +75,7 @@ class Attachment:
 
     def _compose(self, policies: Mapping[str, AgentSpec]) -> None:
         house = self._house
-        attempts = _Told(self._who, house, self._post)
+        attempts = Told(self._who, house, self._post)
         self._settler = Settler(
             attempts=attempts,
             hands=self.hands,
@@ -265,7 +216,17 @@ class Attachment:
             for line in (result.log or "").splitlines():
                 reports.log(line)
             reports.follow_ups = result.follow_ups
+            if isinstance(result.outcome, Stopped):
+                self._say_why(result.run_id)
             self._receiver.ended(result.run_id, result.fence, result.outcome)
+
+    def _say_why(self, run_id: UUID) -> None:
+        """The process has its own timer, which may be ahead of ours by a little."""
+        hand, now = self.hands.get(run_id), self._house.time.now()
+        if hand is None or hand.stop.requested or hand.assignment.due_by is None or now is None:
+            return
+        if now >= hand.assignment.due_by - ABOUT_NOW:
+            hand.stop.request(StopReason.TIMEOUT)
 
     def _answer_unknown(self, result: Result) -> None:
         hand = self.hands.get(result.run_id)
@@ -328,11 +289,15 @@ class Attachment:
         if not self.runner.claiming:
             self._give_back(answer.strays)
 
-    def _give_back(self, strays: Sequence[Held]) -> None:
-        """Assigned to it, and never arrived: queued again, uncounted."""
-        for run_id, fence in strays:
+    def _give_back(self, strays: Sequence[tuple[UUID, int, str]]) -> None:
+        """Assigned to it, and never arrived, or let go: queued again, uncounted. Whether it had begun nobody knows,
+        so what may be begun once only is closed.
+        """
+        for run_id, fence, agent in strays:
             if self.hands.get(run_id) is None:
-                settlement = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
+                policy = self._receiver.agents.get(agent)
+                once = policy is None or policy.on_lost is OnLost.FAIL
+                settlement = LET_GO_ONCE if once else LET_GO
                 self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
 
     def silent(self) -> None:
@@ -344,17 +309,3 @@ class Attachment:
 
     def _named(self) -> dict[str, object]:
         return {"instance": self._who.name, "holder": str(self._holder)}
-
-
-class _Told(Attempts):
-    """The attempts of a process elsewhere, which is told what became of what it said."""
-
-    def __init__(self, who: Incarnation, house: House, post: Post) -> None:
-        super().__init__(database=house.database, clock=house.clock, who=who)
-        self._post = post
-
-    async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
-        ours = await super().settle(ends)
-        for end in ends:
-            self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
-        return ours

@@ -50,11 +50,13 @@ class Heard:
 
 @dataclass(slots=True)
 class Answer:
-    """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why."""
+    """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why; strays: (run, fence,
+    agent) that are the process's and that it does not have.
+    """
 
     renewed: bool = False
     stops: dict[UUID, StopReason] = field(default_factory=dict)
-    strays: list[Held] = field(default_factory=list)
+    strays: list[tuple[UUID, int, str]] = field(default_factory=list)
 
 
 class Instances:
@@ -127,7 +129,7 @@ class Instances:
                 case "renewed":
                     answer.renewed = True
                 case "stray":
-                    answer.strays.append((row["id"], row["fence"]))
+                    answer.strays.append((row["id"], row["fence"], row["agent"]))
                 case why:
                     answer.stops[row["id"]] = StopReason(why)
         return answers

@@ -17,7 +17,7 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import BadInput
 from tocsin.domain.payload import accept, plain
 from tocsin.domain.run import Failed, FollowUp, Outcome, Postponed, Stopped, StopReason, Succeeded
-from tocsin.engine.attachment import Result
+from tocsin.engine.connection import Result
 from tocsin.engine.outcome import MAX_DELAY, refused_result
 from tocsin.engine.run_reports import MAX_FOLLOW_UPS, MAX_LOG
 from tocsin.store.instances import Held, Introduction

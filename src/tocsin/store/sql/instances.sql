@@ -84,19 +84,19 @@ WITH instant AS (
 ), held AS (
     SELECT h.* FROM unnest(:held_by::uuid[], :ids::uuid[], :fences::bigint[]) AS h (holder, id, fence)
 )
-SELECT 'renewed' AS what, n.holder, NULL::uuid AS id, NULL::bigint AS fence FROM renewed n
+SELECT 'renewed' AS what, n.holder, NULL::uuid AS id, NULL::bigint AS fence, NULL::text AS agent FROM renewed n
  UNION ALL
-SELECT 'fenced', h.holder, h.id, h.fence
+SELECT 'fenced', h.holder, h.id, h.fence, NULL
   FROM held h
   LEFT JOIN tocsin.runs r ON r.id = h.id AND r.fence = h.fence AND r.holder IS NOT DISTINCT FROM h.holder
  WHERE r.id IS NULL
  UNION ALL
-SELECT CASE WHEN r.cancel_reason = 'superseded' THEN 'superseded' ELSE 'cancelled' END, h.holder, h.id, h.fence
+SELECT CASE WHEN r.cancel_reason = 'superseded' THEN 'superseded' ELSE 'cancelled' END, h.holder, h.id, h.fence, NULL
   FROM held h
   JOIN tocsin.runs r ON r.id = h.id AND r.fence = h.fence AND r.holder IS NOT DISTINCT FROM h.holder
  WHERE r.cancel_requested_at IS NOT NULL
  UNION ALL
-SELECT 'stray', r.holder, r.id, r.fence
+SELECT 'stray', r.holder, r.id, r.fence, r.agent
   FROM instant, given g
   JOIN tocsin.runs r ON r.holder = g.holder
  WHERE r.started_at < instant.now - interval '10 seconds'

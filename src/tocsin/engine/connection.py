@@ -1,0 +1,81 @@
+"""What the two ends of a connected process have to do with each other: the stream's edge, and the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from tocsin.clock import Clock
+from tocsin.domain.run import FollowUp, Outcome
+from tocsin.engine.beats import Beats
+from tocsin.engine.crowd import Crowd
+from tocsin.engine.dbtime import DatabaseTime
+from tocsin.engine.exchange import Exchange
+from tocsin.engine.executor import Executor
+from tocsin.engine.run_reports import RunReports
+from tocsin.store.attempts import Attempts, Ended
+from tocsin.store.database import Database
+from tocsin.store.instances import Instances
+from tocsin.store.leases import Incarnation
+from tocsin.telemetry import Log
+
+
+class Receiver(Executor, Protocol):
+    """The executor of the process: see executors.remote.Remote."""
+
+    credit: int
+
+    def awaits(self, run_id: UUID, fence: int) -> RunReports | None: ...
+    def ended(self, run_id: UUID, fence: int, outcome: Outcome) -> bool: ...
+    def detach(self) -> None: ...
+
+
+class Post(Protocol):
+    """What the engine has to tell the process; each call returns at once."""
+
+    def settled(self, run_id: UUID, fence: int, *, fenced: bool) -> None: ...
+    def beat_taken(self, seq: int) -> None: ...
+    def fenced(self, run_id: UUID, fence: int) -> None: ...
+    def probe(self) -> None: ...
+    def lost(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended elsewhere. usage: JSON, the sums; log: lines."""
+
+    run_id: UUID
+    fence: int
+    outcome: Outcome
+    usage: str | None
+    log: str | None
+    follow_ups: tuple[FollowUp, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all connections of a replica share."""
+
+    database: Database
+    clock: Clock
+    time: DatabaseTime
+    log: Log
+    batch: int
+    instances: Instances
+    exchange: Exchange
+    crowd: Crowd
+    beats: Beats
+
+
+class Told(Attempts):
+    """The attempts of a process elsewhere, which is told what became of what it said."""
+
+    def __init__(self, who: Incarnation, house: House, post: Post) -> None:
+        super().__init__(database=house.database, clock=house.clock, who=who)
+        self._post = post
+
+    async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
+        ours = await super().settle(ends)
+        for end in ends:
+            self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
+        return ours
