@@ -15,7 +15,7 @@ GROWN: Final = 1.3
 """How much more of something the last third of a run may take than the third before it."""
 
 LISTENS: Final = 60
-"""Times that a process may begin to listen within a minute: one a second, even when the server is restarted that often."""
+"""Times that a process may begin to listen within a minute, even when its server is restarted every second."""
 
 
 def i9_not_delayed(logs: Logs) -> Iterator[Violation]:
