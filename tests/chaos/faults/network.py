@@ -105,7 +105,7 @@ async def lock_table(fleet: Fleet, rng: Random) -> int:
     """F13: somebody locks a table for some seconds, as a careless ALTER TABLE does. Leases go on beside it, unless
     it is one that a renewal looks at."""
     lost = fleet.leases_lost()
-    table = rng.choice(["tocsin.runs", "tocsin.triggers", "tocsin.leases", "tocsin.transitions"])
+    table = rng.choice(["tocsin.runs", "tocsin.triggers", "tocsin.leases", "tocsin.past_transitions"])
     session = await asyncpg.connect(fleet.postgres.dsn, server_settings={"application_name": "chaos"})
     try:
         async with session.transaction():
