@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 def demo(arguments: list[str]) -> NoReturn:
     install(DEMO)
-    become([PROGRAMS / "tocsin", "up", "examples/demo.py", *arguments])
+    become([PROGRAMS / "tocsin", "up", "examples/demo.py", *["--work", "examples/elsewhere.py"] * 2, *arguments])
 
 
 def test(arguments: list[str]) -> NoReturn:

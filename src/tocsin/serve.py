@@ -9,16 +9,24 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tocsin.beside import Beside
 from tocsin.clock import SystemClock
 from tocsin.declared import App
-from tocsin.domain.errors import DatabaseUnavailable, Refused, SchemaMismatch, StoreError
+from tocsin.domain.errors import BadInput, DatabaseUnavailable, Refused, SchemaMismatch, StoreError
 from tocsin.edges.http.health import Listener, bound, url_of
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
@@ -40,12 +48,14 @@ RELEASED: Final = 4
 class Order:
     """What to run. whole: also the database, its schema and the app's declarations, as ``up`` does.
 
+    beside: apps whose agents run in processes of their own beside the hub, as (reference, app).
     lasts: drain by itself after this time; summed: the sum of the session is wanted in any case.
     """
 
     settings: Settings
     app: App | None = None
     whole: bool = False
+    beside: tuple[tuple[str, App], ...] = ()
     lasts: timedelta | None = None
     summed: bool = False
 
@@ -138,20 +148,29 @@ class Process:
                 lasts=self._order.lasts,
             )
             async with self._view(running):
-                async with replica, self._agents(replica):
+                async with replica, self._agents(replica) as address, self._beside(address):
                     self._replica = replica
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)
                     await self._until_asked()
                 return await self._ended(control, replica, since, asyncio.get_running_loop().time() - begun)
 
-    def _agents(self, replica: Replica) -> AbstractAsyncContextManager[object]:
-        """The port for processes that run agents elsewhere, unless it is off."""
+    @asynccontextmanager
+    async def _agents(self, replica: Replica) -> AsyncIterator[str]:
+        """The port for processes that run agents elsewhere, and its address; "" where it is off."""
         if self._order.settings.grpc_bind is None:
-            return nullcontext()
+            yield ""
+            return
         # Importing it takes longer than all else that a hub needs before its first run.
         from tocsin.edges.grpc.server import AgentServer  # noqa: PLC0415
 
-        return AgentServer(replica=replica, settings=self._order.settings, log=self._log)
+        async with AgentServer(replica=replica, settings=self._order.settings, log=self._log) as server:
+            yield server.address
+
+    def _beside(self, address: str) -> Beside:
+        apps = [ref for ref, _ in self._order.beside]
+        if apps and not address:
+            raise BadInput("--work: agent processes need a port to connect to, and TOCSIN_GRPC_BIND is off")
+        return Beside(apps, hub=address, drain=self._order.settings.drain_timeout, log=self._log)
 
     def _warn_early(self) -> None:
         """What is most likely a slip, and would otherwise go unnoticed."""
@@ -198,8 +217,8 @@ class Process:
         state = await migrate(dsn, pooler=self._order.settings.pooled)
         if state.applied:
             self._log.info("schema.migrated", version=state.code, applied=state.applied)
-        if app is not None:
-            self._tell_declared(app, await control.declare(app))
+        for declared in [*([app] if app is not None else []), *dict(self._order.beside).values()]:
+            self._tell_declared(declared, await control.declare(declared))
 
     async def _warn_of_undeclared(self, control: Control) -> None:
         """An agent that the database does not know is never called, which is easily overlooked."""

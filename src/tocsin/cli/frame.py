@@ -19,6 +19,8 @@ BAR: Final = 16
 _NEXT_ROWS: Final = 6
 _RUNNING_ROWS: Final = 6
 _LEAST_ENDED: Final = 3
+_INSTANCE_ROWS: Final = 4
+_INSTANCE_COLOURS: Final = {"alive": "green", "suspect": "yellow", "stalled": "yellow", "lost": "red"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Snapshot:
     upcoming: Sequence[Row] = ()
     running: Sequence[Row] = ()
     ended: Sequence[Row] = ()
+    instances: Sequence[Row] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[tuple[str, str]] = ()
     trouble: str | None = None
@@ -48,13 +51,16 @@ class Snapshot:
 def frame(shot: Snapshot, *, width: int, height: int) -> RenderableType:
     """Exactly ``height`` lines, or fewer where there is nothing to say."""
     notes = list(shot.notes)[-3:]
-    fixed = 2 + 3 + 2 + (len(notes) + 1 if notes else 0) + (1 if shot.trouble else 0)
+    instances = min(len(shot.instances), _INSTANCE_ROWS)
+    fixed = 2 + 3 + 2 + (len(notes) + 1 if notes else 0) + (1 if shot.trouble else 0) + (instances and instances + 1)
     rows = max(0, height - fixed - 1)
     upcoming = min(len(shot.upcoming), _NEXT_ROWS, max(1, rows // 3))
     running = min(len(shot.running), max(1, min(_RUNNING_ROWS, rows - upcoming - _LEAST_ENDED)))
     ended = max(0, rows - max(1, upcoming) - max(1, running))
     parts: list[RenderableType] = [*_head(shot), _rule("next"), _upcoming(shot, upcoming, width)]
     parts += [_rule(_counted("running", len(shot.running), running)), _running(shot, running, width)]
+    if instances:
+        parts += [_rule(_counted("elsewhere", len(shot.instances), instances)), _instances(shot, instances, width)]
     parts += [_rule("ended"), _ended(shot, ended, width), *_foot(shot)]
     if notes:
         parts += [
@@ -135,6 +141,21 @@ def _upcoming(shot: Snapshot, rows: int, width: int) -> RenderableType:
             Text(row["name"]),
             Text(row["agent"], style=DIM),
             Text(_when(row["wake_at"], shot.now), style=DIM),
+        )
+    return table
+
+
+def _instances(shot: Snapshot, rows: int, width: int) -> RenderableType:
+    """Processes that run agents elsewhere: state, name, what they have in hand, and what is the matter."""
+    table = _table(("right", 10), ("left", _name_width(shot, width)), ("left", "1"), ("left", 12))
+    for row in list(shot.instances)[:rows]:
+        hand = len(row["running"])
+        told = row["why"] or ", ".join(row["agents"])
+        table.add_row(
+            Text(row["state"], style=_INSTANCE_COLOURS.get(row["state"], DIM)),
+            Text(row["name"]),
+            Text(told, style="" if row["why"] else DIM),
+            Text(f"{hand} in hand" if hand else "", style=DIM),
         )
     return table
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from tocsin.cli.exits import say
 from tocsin.cli.frame import Snapshot, frame
 from tocsin.clock import SystemClock, host_now
 from tocsin.domain.errors import TocsinError
+from tocsin.domain.instance import InstanceState
 from tocsin.domain.run import RunState
 from tocsin.serve import Running
 from tocsin.store.admin import upcoming
@@ -36,6 +37,7 @@ SHARE: Final = 20
 """A look that took long is followed by a rest so many times as long, so that watching costs little."""
 
 ROWS: Final = 60
+GONE_FOR: Final = timedelta(minutes=1)
 NOTES: Final = 3
 PICTURE: Final = (100, 30)
 _monotonic: Final = SystemClock().monotonic
@@ -145,6 +147,7 @@ class LiveView:
                 running=sorted(running, key=lambda row: row["started_at"]),
                 ended=sorted(ended, key=lambda row: row["finished_at"], reverse=True),
                 summary=await control.summary(self._running.since),
+                instances=_shown(await control.roster.instances(limit=ROWS, everything=True), now),
                 trouble=None,
             )
             self._looked_at = looked_at
@@ -173,6 +176,12 @@ class LiveView:
             path.write_text(drawing, encoding="utf-8")
         except OSError as error:
             say(f"--record {path}: {error.strerror or error}")
+
+
+def _shown(instances: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """Those that are there, and those that have been gone for less than a minute."""
+    gone = {InstanceState.LEFT.value, InstanceState.LOST.value}
+    return [row for row in instances if row["state"] not in gone or now - (row["ended_at"] or now) < GONE_FOR]
 
 
 class PaneLog:

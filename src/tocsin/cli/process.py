@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -28,12 +29,16 @@ def add_to(app: typer.Typer) -> None:
     app.command("serve")(serve)
 
 
-def up(
+def up(  # noqa: PLR0917 — typer hands its options over by name
     app: AppRef,
     lasts: For = None,
     plain: Annotated[bool, typer.Option("--plain", help="Log lines instead of the live view.")] = False,
     record: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Write the live view's last frame as a picture.")
+    ] = None,
+    work: Annotated[
+        list[str] | None,
+        typer.Option("--work", metavar="APP", help="Run this app's agents in a process beside the hub; repeatable."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -44,7 +49,7 @@ def up(
     if record is not None and record.suffix != ".svg":
         raise BadInput(f"--record {record}: the picture is an SVG; name it …/view.svg")
     live = record is not None or (not plain and not json and sys.stdout.isatty())
-    _run(app, whole=True, lasts=_length(lasts), live=live, record=record, json=json)
+    _run(app, whole=True, lasts=_length(lasts), live=live, record=record, json=json, work=work or ())
 
 
 def serve(app: OptionalApp = None, lasts: For = None, json: Json = False) -> None:
@@ -78,7 +83,16 @@ def _length(text: str | None) -> timedelta | None:
         raise BadInput(f"--for {text!r}: must be a number of seconds, or a length of time such as 5m") from None
 
 
-def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, record: Path | None, json: bool) -> None:
+def _run(
+    ref: str | None,
+    *,
+    whole: bool,
+    lasts: timedelta | None,
+    live: bool,
+    record: Path | None,
+    json: bool,
+    work: Sequence[str] = (),
+) -> None:
     from tocsin.settings import load_settings  # noqa: PLC0415
     from tocsin.telemetry import logger  # noqa: PLC0415
 
@@ -86,9 +100,10 @@ def _run(ref: str | None, *, whole: bool, lasts: timedelta | None, live: bool, r
     app = None
     if ref is not None:
         app = loaded_app(ref)
+    beside = tuple((one, loaded_app(one)) for one in work)
     from tocsin.serve import Order  # noqa: PLC0415
 
-    order = Order(settings=settings, app=app, whole=whole, lasts=lasts, summed=live)
+    order = Order(settings=settings, app=app, whole=whole, lasts=lasts, summed=live, beside=beside)
     form = "json" if json else settings.log_format
     if live:
         from tocsin.cli.live import LiveView  # noqa: PLC0415

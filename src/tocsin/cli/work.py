@@ -1,6 +1,9 @@
 """``work``: a process that runs an app's agents for hubs elsewhere, and has no database."""
 
 import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,6 +14,8 @@ from tocsin.cli.process import AppRef, Json, leave_at_once, loaded_app
 from tocsin.domain.errors import BadInput, InvalidSetting, Refused
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from tocsin.sdk.agent import AgentProcess
     from tocsin.sdk.dial import Access
     from tocsin.settings import Settings
@@ -34,6 +39,7 @@ def work(  # noqa: PLR0917 — typer hands its options over by name
     name: Annotated[str, typer.Option("--name", help="For people; else host:pid.")] = "",
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="For people; repeatable.")] = None,
     json: Json = False,
+    leave_with_stdin: Annotated[bool, typer.Option("--leave-with-stdin", hidden=True)] = False,
 ) -> None:
     """Run an app's agents for hubs elsewhere.
 
@@ -62,7 +68,7 @@ def work(  # noqa: PLR0917 — typer hands its options over by name
     log = logger(form="json" if json else settings.log_format, level=settings.log_level)
     for variable in unknown_variables():
         log.warning("setting.unknown", name=variable)
-    code = _processed(AgentProcess(order, log=log))
+    code = _processed(AgentProcess(order, log=log), leave_with_stdin=leave_with_stdin)
     if code:
         raise typer.Exit(code)
 
@@ -103,14 +109,14 @@ def _labels(words: list[str]) -> dict[str, str]:
     return labels
 
 
-def _processed(process: "AgentProcess") -> int:
+def _processed(process: "AgentProcess", *, leave_with_stdin: bool) -> int:
     """The process has run to its end; its exit code. An agent that ignores being cancelled is left where it is."""
     import asyncio  # noqa: PLC0415
 
     runner = asyncio.Runner()
     stuck = False
     try:
-        code, stuck = runner.run(_until_left(process))
+        code, stuck = runner.run(_until_left(process, leave_with_stdin=leave_with_stdin))
     finally:
         if not stuck:
             runner.close()
@@ -119,7 +125,7 @@ def _processed(process: "AgentProcess") -> int:
     return code
 
 
-async def _until_left(process: "AgentProcess") -> tuple[int, bool]:
+async def _until_left(process: "AgentProcess", *, leave_with_stdin: bool) -> tuple[int, bool]:
     """(exit code, whether tasks live on that ignore being cancelled)."""
     import asyncio  # noqa: PLC0415
     import signal  # noqa: PLC0415
@@ -136,9 +142,19 @@ async def _until_left(process: "AgentProcess") -> tuple[int, bool]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked)
+    if leave_with_stdin:
+        threading.Thread(target=_tell_at_end_of_stdin, args=(loop, process.leave), daemon=True).start()
     code = RELEASED if await process.run() else DONE
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     living = (await asyncio.wait(others, timeout=1))[1] if others else set()
     return code, bool(living)
+
+
+def _tell_at_end_of_stdin(loop: "AbstractEventLoop", leave: Callable[[], None]) -> None:
+    """Whoever started us holds the other end of our stdin for as long as it lives."""
+    while os.read(0, 4096):
+        pass
+    with suppress(RuntimeError):  # we have left already
+        loop.call_soon_threadsafe(leave)

@@ -184,8 +184,10 @@ class Attachment:
         was_fit = self.is_fit
         if (culprit is not None) != self._is_stalled:
             self._is_stalled = culprit is not None
-            tell = self._house.log.warning if self._is_stalled else self._house.log.info
-            tell("instance.stalled" if self._is_stalled else "instance.moving", **self._named())
+            if self._is_stalled:
+                self._house.log.warning("instance.stalled", **self._named())
+            else:
+                self._house.log.info("instance.moving", **self._named())
         if self._is_suspect:
             self._is_suspect = False
             self._house.log.info("instance.alive", **self._named())
