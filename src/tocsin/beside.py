@@ -37,7 +37,7 @@ class Beside:
         self._drain = drain
         self._log = log
         self._processes: dict[int, Process] = {}
-        self._is_leaving = False
+        self._leaving = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         places = range(len(self._apps))
@@ -45,26 +45,33 @@ class Beside:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._is_leaving = True
-        for process in self._processes.values():
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+        self._leaving.set()
+        self.hurry()
         if self._keeping:
             await asyncio.wait(self._keeping, timeout=self._drain.total_seconds() + BEYOND_DRAIN)
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
 
+    def hurry(self) -> None:
+        """Every process is told to leave, or, the second time, to get on with it."""
+        for process in self._processes.values():
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+
     async def _keep(self, place: int) -> None:
         """The process runs, again and again, until we leave."""
         pause = FIRST_PAUSE
         loop = asyncio.get_running_loop()
-        while not self._is_leaving:
+        while not self._leaving.is_set():
             since = loop.time()
             await self._run(place)
-            pause = FIRST_PAUSE if loop.time() - since > STEADY else min(pause * 2, MOST_PAUSE)
-            if not self._is_leaving:
-                await asyncio.sleep(pause)
+            if loop.time() - since > STEADY:
+                pause = FIRST_PAUSE
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._leaving.wait()
+            pause = min(pause * 2, MOST_PAUSE)
 
     async def _run(self, place: int) -> None:
         app = self._apps[place]
@@ -79,6 +86,8 @@ class Beside:
             start_new_session=True,
         )
         self._processes[place] = process
+        if self._leaving.is_set():
+            process.terminate()
         try:
             assert process.stdout is not None  # it is a pipe
             await self._tell(process.stdout, app, process.pid)

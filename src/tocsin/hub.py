@@ -267,7 +267,7 @@ class Replica:
         await self._start(self.settler)
         stack.push_async_callback(self._finish_work)
         await self._start(*self.runners, self.planner, self.lookout)
-        stack.callback(self._close_doors)
+        stack.push_async_callback(self.close_doors)
 
     async def _rehearse(self) -> None:
         """The first burst finds its statements planned; if that cannot be, it finds them later."""
@@ -333,11 +333,17 @@ class Replica:
 
     # --- drain
 
-    def _close_doors(self) -> None:
-        """Unready; nothing more is materialised or claimed."""
+    async def close_doors(self) -> None:
+        """Unready; nothing more is materialised or claimed, here or in the name of whoever is connected. Whoever has
+        to see others off before the drain begins with it; the drain begins with it in any case.
+        """
+        if self.draining:
+            return
         self.draining = True
-        for runner in self.runners:
+        for runner in (*self.runners, *self._crowd.runners()):
             runner.accepting = False
+        planning = next(loop for loop in self._loops if loop.service is self.planner)
+        await planning.stop()
         self._log.info("hub.draining", in_hand=len(self.hands), limit=self.settings.drain_timeout.total_seconds())
 
     async def _finish_work(self) -> None:

@@ -98,6 +98,7 @@ class Process:
         self._view: View = view or (lambda _running: nullcontext())
         self._leave = asyncio.Event()
         self._replica: Replica | None = None
+        self._workers: Beside | None = None
         self._signals = 0
         self._interrupted = False
 
@@ -152,6 +153,7 @@ class Process:
                     self._replica = replica
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)
                     await self._until_asked()
+                    await replica.close_doors()
                 return await self._ended(control, replica, since, asyncio.get_running_loop().time() - begun)
 
     @asynccontextmanager
@@ -167,10 +169,12 @@ class Process:
             yield server.address
 
     def _beside(self, address: str) -> Beside:
+        """Raises: BadInput, when there is nothing that they could connect to."""
         apps = [ref for ref, _ in self._order.beside]
         if apps and not address:
             raise BadInput("--work: agent processes need a port to connect to, and TOCSIN_GRPC_BIND is off")
-        return Beside(apps, hub=address, drain=self._order.settings.drain_timeout, log=self._log)
+        self._workers = Beside(apps, hub=address, drain=self._order.settings.drain_timeout, log=self._log)
+        return self._workers
 
     def _warn_early(self) -> None:
         """What is most likely a slip, and would otherwise go unnoticed."""
@@ -291,6 +295,8 @@ class Process:
         elif self._leave.is_set():
             self._log.warning("hub.hurried", signals=self._signals, in_hand=len(self._replica.hands))
             self._replica.hurry()
+            if self._workers is not None:
+                self._workers.hurry()
         else:
             self._leave.set()
 

@@ -30,6 +30,9 @@ class Crowd:
         if not group:
             self._groups.pop(_group(runner), None)
 
+    def runners(self) -> list[Runner]:
+        return [runner for group in self._groups.values() for runner, _ in group]
+
     def wake(self) -> None:
         """Of each group, the next that has room looks for work."""
         for group in self._groups.values():
