@@ -1,4 +1,4 @@
-"""The agent in JavaScript, as a process of its own, at a real hub: it was written from the protocol alone."""
+"""The agent in JavaScript, as a process of its own, at a real hub: it shares no code with ours."""
 
 import asyncio
 import importlib.util
@@ -45,6 +45,12 @@ const slow = async (run) => {
   }
 };
 await serve({ echo, slow });
+"""
+DOES_NOT_STOP = """
+import { setTimeout as sleep } from "node:timers/promises";
+import { serve } from "./agent.js";
+const slow = (run) => sleep(run.input.seconds * 1_000);
+await serve({ echo: () => "at last", slow }, { slots: 1 });
 """
 FAILS = """
 import { serve } from "./agent.js";
@@ -226,6 +232,23 @@ async def test_it_reports_how_far_it_is_and_stops_when_it_is_asked(dsn: str, age
         await control.cancel_run(run)
         assert (await reached(control, run, "cancelled"))["reason"] == "cancelled"
         await program.says(str(run), "stopped", "cancelled")
+
+
+async def test_a_run_that_does_not_stop_keeps_its_slot(dsn: str, agent: Any) -> None:
+    async with (
+        control_of(dsn, slow(4), echo(), cancel_within=SECOND) as control,
+        a_hub(dsn) as hub,
+        agent(hub.address, program=DOES_NOT_STOP) as program,
+    ):
+        run = await fired(control, "slow")
+        await eventually(lambda: hub.log.count("run.begun"))
+        await control.cancel_run(run)
+        await reached(control, run, "cancelled")
+        next_run = await fired(control, "echo")
+        await program.says(str(run), "succeeded")
+        await reached(control, next_run, "succeeded")
+        ends = [line for line in program.lines if line.startswith("run ")]
+        assert [str(one) in line for one, line in zip((run, next_run), ends, strict=True)] == [True, True]
 
 
 async def test_its_progress_counts_as_such(dsn: str, agent: Any) -> None:
