@@ -104,9 +104,9 @@ class Outgoing:
 
     def _next_runs(self) -> list[pb.Assignment]:
         runs = [self._assigned.popleft()]
-        size = len(runs[0].input)
+        size = runs[0].ByteSize()  # with the trigger's last output, which may be as large as an input
         while self._assigned and len(runs) < RUNS_A_MESSAGE:
-            size += len(self._assigned[0].input)
+            size += self._assigned[0].ByteSize()
             if size > BYTES_A_MESSAGE:
                 break
             runs.append(self._assigned.popleft())
