@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from tests.edges.wiring import Process, a_control, a_hub
-from tests.engine.building import a_trigger
+from tests.engine.building import a_trigger, eventually
 from tocsin.domain.agent import MAX_PAYLOAD
 
 pytestmark = pytest.mark.anyio
@@ -28,3 +28,33 @@ async def test_large_last_outputs_do_not_end_the_stream(dsn: str) -> None:
         runs = await process.assigned(TRIGGERS)
         assert {UUID(run.run_id) for run in runs} == set(fired)
         assert all(run.last.output == LARGE for run in runs)
+
+
+GROWN = b"[" + b"1e300," * 60_000 + b"0]"
+"""As it is stored, every number has 301 digits: 18 MB."""
+
+
+async def test_a_last_output_that_has_grown_too_large_is_left_out(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub, Process(hub.address) as process:
+        await process.hello()
+        for _ in range(2):
+            await process.credit(1)
+            await control.fire("t")
+            (run,) = await process.assigned()
+            assert not run.HasField("last")
+            assert not (await process.finish(run, output=GROWN))[0].fenced
+
+
+async def test_an_input_that_has_grown_too_large_fails_its_run_and_nothing_else(dsn: str) -> None:
+    triggers = (a_trigger("t"), a_trigger("other"))
+    async with a_control(dsn, *triggers) as control, a_hub(dsn) as hub, Process(hub.address) as process:
+        await process.hello()
+        await process.credit(2)
+        fired = await control.fire("t", input=[1e300] * 60_000)
+
+        async def has_failed() -> bool:
+            return bool((await control.run(UUID(str(fired["id"]))))["state"] == "failed")
+
+        await eventually(has_failed)
+        await control.fire("other")
+        await process.assigned()

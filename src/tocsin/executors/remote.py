@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
-from tocsin.domain.run import Outcome, Stopped, StopReason
+from tocsin.domain.run import Failed, Outcome, Stopped, StopReason
 from tocsin.engine.executor import Detached
 from tocsin.engine.run_reports import RunReports
 from tocsin.run import Reports, StopSignal
@@ -24,7 +24,10 @@ GONE: frozenset[StopReason] = frozenset({StopReason.FENCED, StopReason.LEASE_LOS
 class Outbox(Protocol):
     """What the executor has to say to the process; each call returns at once."""
 
-    def assign(self, assignment: Assignment, policy: AgentSpec) -> None: ...
+    def assign(self, assignment: Assignment, policy: AgentSpec) -> bool:
+        """False: it is too large to be sent."""
+        ...
+
     def cancel(self, assignment: Assignment, reason: StopReason, policy: AgentSpec) -> None: ...
 
 
@@ -80,8 +83,10 @@ class Remote:
         policy = self._policies[assignment.agent]
         self._awaited[assignment.run_id] = _Awaited(assignment.fence, outcome, reports)
         if not assignment.resumed:
+            if not self._outbox.assign(assignment, policy):
+                del self._awaited[assignment.run_id]
+                return Failed("PayloadTooLarge", "the input, as it is stored, is too large for a message", final=True)
             self.credit = max(0, self.credit - 1)
-            self._outbox.assign(assignment, policy)
 
         def ask(reason: StopReason) -> None:
             self._outbox.cancel(assignment, reason, policy)

@@ -22,6 +22,8 @@ MOST: Final = 1_000
 
 RUNS_A_MESSAGE: Final = 200
 BYTES_A_MESSAGE: Final = 1024 * 1024
+MOST_A_RUN: Final = 4 * 1024 * 1024
+"""Bytes of one assignment; inputs and outputs have a quarter of that when they are taken."""
 
 
 class Outgoing:
@@ -62,9 +64,16 @@ class Outgoing:
 
     # --- Outbox
 
-    def assign(self, assignment: Assignment, policy: AgentSpec) -> None:
-        self._assigned.append(wire.assignment_message(assignment, policy, now=self._now()))
+    def assign(self, assignment: Assignment, policy: AgentSpec) -> bool:
+        """A last output that has grown too large for a message is left out: PostgreSQL writes 1e300 as 301 digits."""
+        message = wire.assignment_message(assignment, policy, now=self._now())
+        if message.ByteSize() > MOST_A_RUN:
+            message.ClearField("last")
+        if message.ByteSize() > MOST_A_RUN:
+            return False
+        self._assigned.append(message)
         self._announce()
+        return True
 
     def cancel(self, assignment: Assignment, reason: StopReason, policy: AgentSpec) -> None:
         self.send(wire.cancel_message(assignment.run_id, assignment.fence, reason, policy.cancel_within))

@@ -114,8 +114,11 @@ class Session:
                 return grpc.StatusCode.INVALID_ARGUMENT, str(error)
             case StoreError():
                 return grpc.StatusCode.UNAVAILABLE, str(error)
-            case _:
+            case None:
                 return grpc.StatusCode.OK, ""
+            case _:
+                self._log.error("instance.failed", instance=self.who.name, error=f"{type(error).__name__}: {error}")
+                return grpc.StatusCode.INTERNAL, "a fault of the hub: connect again"
 
     async def _welcome(self, held: list[Held]) -> None:
         ours = await self._replica.instances.adopt(self.who.id, held, self.who.agents)
