@@ -11,12 +11,10 @@ from random import Random
 from typing import Any, Final, Self
 from uuid import uuid4
 
-import asyncpg
-
 from tests.chaos import gauge
 from tests.chaos.journal import Journal
 from tests.chaos.member import Member
-from tests.chaos.postgres import Postgres
+from tests.chaos.postgres import AWAY, Postgres
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import StoreError
 from tocsin.domain.trigger import TriggerSpec
@@ -155,7 +153,7 @@ class Fleet:
         """
         since = time.monotonic()
         while time.monotonic() - since < within:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, StoreError):
+            with suppress(*AWAY, StoreError):
                 if await holds():
                     return time.monotonic() - since
             await asyncio.sleep(every)

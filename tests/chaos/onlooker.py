@@ -12,6 +12,7 @@ import asyncpg
 
 from tests.chaos import gauge
 from tests.chaos.fleet import Fleet
+from tests.chaos.postgres import AWAY
 
 EVERY: Final = 0.5
 
@@ -42,7 +43,7 @@ class Onlooker:
 
     async def run(self) -> None:
         while True:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*AWAY):
                 await self._look_on()
             await asyncio.sleep(EVERY)
 

@@ -11,6 +11,11 @@ import asyncpg
 
 from tocsin.store.embedded import EmbeddedPostgres
 
+AWAY: Final = (
+    OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+)  # fmt: skip
+"""What a session of the harness may raise while the server is away, or goes away under it."""
+
 Ending = Literal["fast", "immediate", "kill"]
 """kill: the postmaster gets SIGKILL, and its children notice."""
 

@@ -250,7 +250,7 @@ def tasks_that_nobody_awaits(story: Story) -> None:
 
 def a_listener_that_knows_no_patience(story: Story) -> None:
     for second in range(20):
-        figures = {"rss": 1 << 27, "fds": 20, "listens": 1 + second * 4}
+        figures = {"rss": 1 << 27, "fds": 20, "listens": 1 + second * 7}
         story.samples.append({"at": instant(second), "connections": 9, "processes": {"41": figures}})
 
 

@@ -187,7 +187,7 @@ class Server:
     async def _answers(self) -> bool:
         try:
             return bool(await self.value("SELECT true"))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except AWAY:
             return False
 
     async def _run(self, words: Sequence[str]) -> None:
