@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import asyncpg
 
+from tests.chaos.postgres import AWAY
 from tocsin.store.binaries import Binaries, copy_for, find_binaries
 from tocsin.store.isolation import Isolation, OtherUser, choose_isolation, spawn
 
