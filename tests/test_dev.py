@@ -85,7 +85,8 @@ def test_constraints_pin_everything_that_pyproject_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
     asked += [wish for extra in project["project"]["optional-dependencies"].values() for wish in extra]
-    for requirement in map(Requirement, asked):
+    # One extra may ask for another of ours.
+    for requirement in (one for one in map(Requirement, asked) if one.name != "tocsin"):
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin, f"{requirement.name} is not pinned: python3 dev.py lock"
         assert Version(pin) in requirement.specifier, f"{requirement} is pinned at {pin}: python3 dev.py lock"

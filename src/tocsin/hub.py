@@ -3,7 +3,8 @@
 Entering: store, keeper (lease first, renewed to the last), sweeper, pruner, reporter, settler,
 lookout, runners, planner. Leaving: the planner stops; the runners stop claiming, what runs goes on
 within the drain's limit, then is interrupted and released; the settler writes the last end; the lease
-is given up; the store closes.
+is given up; the store closes. Processes that run agents elsewhere come and go meanwhile, each with a
+runner of its own (engine/attachment.py); what they have in hand is theirs, and no drain of ours.
 """
 
 import asyncio

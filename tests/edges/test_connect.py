@@ -253,3 +253,12 @@ async def test_what_a_process_has_let_go_is_not_begun_again_if_it_may_be_begun_o
         await eventually(has_ended)
         shown = await control.run(UUID(run.run_id))
         assert (shown["state"], shown["reason"]) == ("failed", "lost")
+
+
+async def test_who_serves_an_agent_is_known(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        nobody = "No live replica or instance serves agent 'agent'"
+        assert nobody in " ".join((await control.why("t"))["standing"])
+        await process.hello()
+        assert (await control.agent("agent"))["instances"] == [f"p-{process.id[:4]}"]
+        assert nobody not in " ".join((await control.why("t"))["standing"])

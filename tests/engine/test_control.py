@@ -507,7 +507,7 @@ async def test_why_tells_how_a_trigger_stands(world: World, change: str, said: s
     await world.admin.execute(change)
     lines = (await world.control.why("t"))["standing"]
     assert said in lines[0]
-    assert any("No live replica serves agent 'agent'" in line for line in lines)
+    assert any("No live replica or instance serves agent 'agent'" in line for line in lines)
 
 
 async def test_the_summary_adds_up(world: World) -> None:

@@ -41,7 +41,7 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
                 row["queued"],
                 row["concurrency"] or "–",
                 row["triggers"],
-                ", ".join(row["replicas"]) or "nobody",
+                ", ".join([*row["replicas"], *row["instances"]]) or "nobody",
                 row["source"],
             )
             for row in rows

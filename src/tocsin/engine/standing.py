@@ -36,8 +36,8 @@ def _armed(row: TriggerRow) -> str:
 
 def _agents(row: TriggerRow, agent: dict[str, Any]) -> list[str]:
     lines = []
-    if not agent["replicas"]:
-        lines.append(f"No live replica serves agent {row.agent!r}: its runs stay queued until one does.")
+    if not agent["replicas"] and not agent["instances"]:
+        lines.append(f"No live replica or instance serves agent {row.agent!r}: its runs stay queued until one does.")
     if agent["concurrency"] is not None and agent["running"] >= agent["concurrency"]:
         lines.append(f"Agent {row.agent!r} runs {agent['running']} at once, which is its limit: the rest wait.")
     queued = agent["queued_live"] + agent["queued_late"]

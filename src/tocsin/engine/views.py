@@ -106,6 +106,7 @@ def agent_view(row: dict[str, Any]) -> dict[str, Any]:
         "spec": msgspec.json.decode(row["spec"]),
         "queued": row["queued_live"] + row["queued_late"],
         "replicas": row["replicas"] or [],
+        "instances": row["instances"] or [],
     }
 
 

@@ -27,7 +27,11 @@ SELECT a.name, a.spec, a.concurrency, a.source, a.declared_at,
        (SELECT array_agg(p.name ORDER BY p.name) FROM tocsin.replicas p
           JOIN tocsin.leases l ON l.holder = p.id
          WHERE a.name = ANY (p.agents) AND l.ended_at IS NULL
-           AND l.expires_at > coalesce(:now::timestamptz, now())) AS replicas
+           AND l.expires_at > coalesce(:now::timestamptz, now())) AS replicas,
+       (SELECT array_agg(i.name ORDER BY i.name) FROM tocsin.instances i
+          JOIN tocsin.leases l ON l.holder = i.id
+         WHERE a.name = ANY (i.agents) AND i.replica IS NOT NULL AND NOT i.draining AND l.ended_at IS NULL
+           AND l.expires_at > coalesce(:now, now())) AS instances
   FROM tocsin.agents a
  WHERE (:name::text IS NULL OR a.name = :name) AND (:after::text IS NULL OR a.name > :after)
  ORDER BY a.name
