@@ -59,6 +59,12 @@ def _two_to_one(summary: Summary) -> float | None:
     return two / one if one and two else None
 
 
+def _beside_history(summary: Summary) -> float | None:
+    with_history = summary.median("plan", "", "tocsin", "after_per_s")
+    without = summary.median("throughput", "processes=1", "tocsin", "runs_per_s")
+    return with_history / without if with_history and without else None
+
+
 def _scaled(summary: Summary) -> float | None:
     few = summary.median("scale", "schedules=10000", "tocsin", "all_begun_s")
     many = summary.median("scale", "schedules=1000000", "tocsin", "all_begun_s")
@@ -85,6 +91,7 @@ AIMS: Final = (
     Aim("throughput to PgQueuer", _to("throughput", "processes=1", "runs_per_s", "pgqueuer"), 1.2, True, "×"),
     Aim("throughput of two processes to one", _two_to_one, 1.6, True, "×"),
     Aim("after ANALYZE to before, 1,000,000 finished runs", _of("plan", "", "after_to_before"), 0.85, True, "×"),
+    Aim("throughput beside 1,000,000 finished runs to without", _beside_history, 0.85, True, "×"),
     Aim("throughput after 100,000 runs under a snapshot", _of("snapshot", "", "last_to_first"), 0.5, True, "×"),
     Aim(
         "burst of 10,000 to the reference",
@@ -98,8 +105,10 @@ AIMS: Final = (
     Aim("burst of 10,000 to the best peer", _to_best("burst", "schedules=10000", "all_begun_s"), 1, False, "×"),
     Aim("doubled or missed in any burst", _wrong("burst", "burst-kill"), 0, False, " runs"),
     Aim("p99 of a burst of 1,000 with a death", _of("burst-kill", "schedules=1000", "p99_ms"), 100, False, " ms"),
-    Aim("statements a minute, idle", _of("idle", "schedules=100000", "statements_per_min"), 20, False),
-    Aim("CPU seconds a minute, idle", _of("idle", "schedules=100000", "cpu_s_per_min"), 0.1, False, " s"),
+    Aim("statements a minute, idle with 1,000,000", _of("idle", "schedules=1000000", "statements_per_min"), 20, False),
+    Aim(
+        "CPU seconds a minute, idle with 1,000,000", _of("idle", "schedules=1000000", "cpu_s_per_min"), 0.1, False, " s"
+    ),
     Aim("registering 10,000 schedules", _of("idle", "schedules=10000", "register_s"), 2, False, " s"),
     Aim("latency p50 to the reference", _to("latency", "", "p50_ms", "reference"), 1.2, False, "×"),
     Aim("latency p99 to the reference", _to("latency", "", "p99_ms", "reference"), 1.5, False, "×"),
