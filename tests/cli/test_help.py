@@ -81,3 +81,17 @@ def test_misuse_is_one_line_that_names_the_help(tocsin: Tocsin, words: list[str]
 
 def test_the_version_is_told(tocsin: Tocsin) -> None:
     assert tocsin("--version").out.startswith("tocsin 0.")
+
+
+@pytest.mark.parametrize("words", [["serve"], ["run", "list"]])
+def test_what_a_hub_needs_is_named_where_it_is_missing(words: list[str], environment: dict[str, str]) -> None:
+    """As after ``pip install 'tocsin[agent]'``."""
+    program = (
+        "import sys; sys.modules.update(asyncpg=None, uvicorn=None); "
+        f"from tocsin.cli.program import run_command; sys.exit(run_command({words!r}))"
+    )
+    settings = environment | {"TOCSIN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}
+    done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("is not installed: pip install 'tocsin[hub]'")

@@ -3,14 +3,14 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from tocsin.cli.admin import add_to as add_admin
 from tocsin.cli.agents import commands as agent_commands
 from tocsin.cli.crontab import commands as import_commands
-from tocsin.cli.exits import DONE, INTERRUPTED, code_of, lines_of, say
+from tocsin.cli.exits import DONE, INTERRUPTED, REFUSED, code_of, lines_of, say
 from tocsin.cli.instances import commands as instance_commands
 from tocsin.cli.instances import key_commands
 from tocsin.cli.process import add_to as add_processes
@@ -21,6 +21,9 @@ from tocsin.cli.triggers import commands as trigger_commands
 from tocsin.cli.work import add_to as add_work
 from tocsin.domain.errors import TocsinError
 from tocsin.version import __version__
+
+OF_A_HUB: Final = {"asyncpg", "uvicorn", "grpc", "grpc_health", "grpc_reflection", "google"}
+"""Modules of the extra ``hub``."""
 
 HELP = "Rings every agent on time, exactly once, and keeps watch over the run until it is over."
 
@@ -88,6 +91,9 @@ def _told(error: Exception) -> int:
     """The error's lines are on stderr; its exit code."""
     if isinstance(error, typer.TyperException):
         return _misused(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in OF_A_HUB:
+        say(f"this command needs what a hub needs, and {error.name} is not installed: pip install 'tocsin[hub]'")
+        return REFUSED
     if not isinstance(error, TocsinError):
         return _unexpected(error)
     for line in lines_of(error):
