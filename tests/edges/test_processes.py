@@ -16,7 +16,7 @@ import pytest
 
 from tests.edges.network import Network
 from tests.edges.wiring import Hub, a_control, a_hub
-from tests.engine.building import DEADLINE, a_trigger, eventually
+from tests.engine.building import DEADLINE, PATIENCE, a_trigger, eventually
 from tocsin.domain.trigger import Overlap
 from tocsin.engine.control import Control
 
@@ -130,7 +130,7 @@ async def test_the_runs_of_a_process_that_was_killed_begin_elsewhere_in_time(
         died_at = asyncio.get_running_loop().time()
         await eventually(lambda: len(ledger()) == 2)
         took = asyncio.get_running_loop().time() - died_at
-        assert 5 - 2 < took < 5 + 0.2 + 1.5, "not before dead_after, and at the next sweep"
+        assert 5 - 2 < took < 5 + 0.2 + 1.5 * PATIENCE, "not before dead_after, and at the next sweep"
         assert [(entry["fence"], entry["pid"]) for entry in ledger()] == [
             (1, first.process.pid),
             (2, second.process.pid),
@@ -142,7 +142,7 @@ async def test_the_runs_of_a_process_that_was_killed_begin_elsewhere_in_time(
 async def test_a_process_that_stands_still_for_a_while_loses_nothing(
     dsn: str, work: Callable[..., Worker], ledger: Callable[[], list[dict[str, Any]]], seconds: float
 ) -> None:
-    async with a_world(dsn) as control, a_hub(dsn) as hub:
+    async with a_world(dsn) as control, a_hub(dsn, dead_after=9) as hub:
         worker = work(hub.address)
         await eventually(connected(hub, 1))
         run_id = await fire(control, seconds + 1)
@@ -258,8 +258,8 @@ async def test_a_half_open_connection_is_noticed_within_seconds(
             run_id = await fire(control, 20)
             await eventually(ledger)
             network.freeze()
-            await eventually(lambda: hub.log.count("instance.disconnected"), within=20)
-            await eventually(lambda: worker.logged("agent.disconnected"), within=20)
+            await eventually(lambda: hub.log.count("instance.disconnected"), within=20 * PATIENCE)
+            await eventually(lambda: worker.logged("agent.disconnected"), within=20 * PATIENCE)
             network.restore()
             shown = await ended(control, run_id)
         assert (shown["state"], shown["fence"]) == ("succeeded", 1)
