@@ -11,9 +11,8 @@ import asyncio
 import gc
 import os
 import socket
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 from uuid import UUID
 
@@ -31,7 +30,7 @@ from tocsin.engine.exchange import Exchange
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hands
 from tocsin.engine.keeping import Keeping
-from tocsin.engine.lookout import Lookout
+from tocsin.engine.lookout import Lookout, Served
 from tocsin.engine.planner import Planner
 from tocsin.engine.pruner import Pruner
 from tocsin.engine.reports import Reporter
@@ -85,8 +84,7 @@ class Replica:
         self.draining = False
         self._executors = [executor for executor in executors if executor.agents]
         self._own = sorted({agent for executor in self._executors for agent in executor.agents})
-        self._agents = list(self._own)
-        self._served = Counter(self._own)
+        self.served = Served(self._own)
         self._log = log
         self._clock = clock or SystemClock()
         self._time = DatabaseTime(self._clock)
@@ -136,7 +134,7 @@ class Replica:
             signals=self._signals,
             clock=clock,
             time=self._time,
-            agents=self._agents,
+            agents=self.served.names,
             poll_every=settings.poll_every,
             seen=self._exchange.on_look,
             blinded=self.sweeper.blinded,
@@ -186,6 +184,11 @@ class Replica:
             )
             for executor in self._executors
         ]
+        self._compose_planning()
+
+    def _compose_planning(self) -> None:
+        """Who calls runs into being, and how they come to their end."""
+        clock, log, settings, exchange = self._clock, self._log, self.settings, self._exchange
         self._drain = Drain(
             hands=self.hands,
             runners=self.runners,
@@ -226,18 +229,6 @@ class Replica:
         """Something that is in hand, here or elsewhere, may have to stop."""
         self._keeping.wake()
         self._beats.hurry()
-
-    @contextmanager
-    def serving(self, agents: Sequence[str]) -> Iterator[None]:
-        """Work that waits for these agents is looked for too."""
-        self._served.update(agents)
-        self._agents[:] = sorted(self._served)
-        try:
-            yield
-        finally:
-            self._served.subtract(agents)
-            self._served += Counter()
-            self._agents[:] = sorted(self._served)
 
     async def __aenter__(self) -> "Replica":
         self._here = asyncio.get_running_loop()

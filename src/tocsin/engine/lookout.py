@@ -5,7 +5,9 @@ Writes: nothing. The look goes over the listening session, so that it also prove
 if it fails, the session is opened anew, and every loop that may have missed a hint is woken.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from tocsin.clock import Clock
@@ -13,6 +15,29 @@ from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.sweeper import PROBE_EVERY, SUSPECT_FOR
 from tocsin.store.leases import Leases, Look
 from tocsin.store.signals import Signals
+
+
+class Served:
+    """Agents whose waiting work is looked for: the replica's own, and those of whoever is connected.
+
+    names: sorted, and always the same list.
+    """
+
+    def __init__(self, own: Iterable[str]) -> None:
+        self._counts = Counter(own)
+        self.names = sorted(self._counts)
+
+    @contextmanager
+    def joined_by(self, agents: Sequence[str]) -> Iterator[None]:
+        """For as long as the block runs."""
+        self._counts.update(agents)
+        self.names[:] = sorted(self._counts)
+        try:
+            yield
+        finally:
+            self._counts.subtract(agents)
+            self._counts += Counter()  # drops what is down to zero
+            self.names[:] = sorted(self._counts)
 
 
 class Lookout:

@@ -82,7 +82,7 @@ class Session:
         """The stream has come to its end, as it says."""
         try:
             async with AsyncExitStack() as stack:
-                stack.enter_context(self._replica.serving(self.who.agents))
+                stack.enter_context(self._replica.served.joined_by(self.who.agents))
                 await stack.enter_async_context(self._attachment)
                 await self._welcome(held)
                 reading = asyncio.create_task(self._read(context), name="instance-reads")
