@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.edges.network import Network
+from tests.edges.network import Port
 from tests.edges.wiring import Hub, a_control, a_hub
 from tests.engine.building import DEADLINE, PATIENCE, a_trigger, eventually
 from tocsin.domain.trigger import Overlap
@@ -229,7 +229,7 @@ async def test_a_network_that_is_gone_for_a_while_costs_nothing(
 ) -> None:
     """The project's seed: a healthy agent is busy through three breaks of the network, and is never reset."""
     async with a_world(dsn) as control, a_hub(dsn, suspect_after=2, dead_after=9) as hub:
-        async with Network(hub.address) as network:
+        async with Port(hub.address) as network:
             work(network.address)
             await eventually(connected(hub, 1))
             run_id = await fire(control, 26)
@@ -252,7 +252,7 @@ async def test_a_half_open_connection_is_noticed_within_seconds(
 ) -> None:
     """Nothing comes through and nobody is told: pings find it, on both sides, and the work is not touched."""
     async with a_world(dsn) as control, a_hub(dsn, suspect_after=8, dead_after=40) as hub:
-        async with Network(hub.address) as network:
+        async with Port(hub.address) as network:
             worker = work(network.address)
             await eventually(connected(hub, 1))
             run_id = await fire(control, 20)
