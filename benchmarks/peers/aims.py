@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.peers.contestants import LOOPS, TOCSIN
 from benchmarks.peers.summary import Summary
 
 
@@ -44,7 +45,7 @@ def _to_best(scenario: str, case: str, figure: str) -> Callable[[Summary], float
         peers = [
             value
             for name in summary.contestants
-            if name not in ("tocsin", "reference")
+            if name not in (TOCSIN, *LOOPS)
             and not summary.median(scenario, case, name, "missed")
             and (value := summary.median(scenario, case, name, figure)) is not None
         ]

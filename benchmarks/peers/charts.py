@@ -12,7 +12,7 @@ VALUES: Final = 150
 ROW: Final = 24
 HEAD: Final = 40
 FAR_APART: Final = 30.0
-COLOURS: Final = {"reference": "#9a9a9a", "Tocsin": "#b3311f"}
+COLOURS: Final = {"reference": "#9a9a9a", "tuned reference": "#9a9a9a", "Tocsin": "#b3311f"}
 OTHER: Final = "#4a6d8c"
 
 

@@ -39,7 +39,17 @@ class Contestant:
 
 
 REFERENCE: Final = "reference"
+TUNED: Final = "tuned"
 TOCSIN: Final = "tocsin"
+
+LOOPS: Final = (REFERENCE, TUNED)
+"""What is no product: no peer, whatever its figures."""
+
+LOOP_UNSETTLED: Final = "SELECT EXISTS (SELECT FROM runs WHERE state < 2)"
+LOOP_CANNOT: Final = {
+    "crash": "has no lease: the runs of a killed process stay claimed for ever",
+    "drain": "has no drain",
+}
 
 CONTESTANTS: Final = (
     Contestant(
@@ -47,13 +57,20 @@ CONTESTANTS: Final = (
         title="reference",
         packages=("asyncpg",),
         shown=("asyncpg",),
-        setting="a bare loop on asyncpg, batches of 500, two claiming connections, generic plans; no product",
-        unsettled="SELECT EXISTS (SELECT FROM runs WHERE state < 2)",
+        setting="a bare loop on asyncpg, one claiming connection, batches of 1,000, generic plans; no product",
+        unsettled=LOOP_UNSETTLED,
         stretch=5,
-        cannot={
-            "crash": "has no lease: the runs of a killed process stay claimed for ever",
-            "drain": "has no drain",
-        },
+        cannot=LOOP_CANNOT,
+    ),
+    Contestant(
+        name=TUNED,
+        title="tuned reference",
+        packages=("asyncpg",),
+        shown=("asyncpg",),
+        setting="the same loop with its completions HOT and two claiming connections, batches of 500; no product",
+        unsettled=LOOP_UNSETTLED,
+        stretch=5,
+        cannot=LOOP_CANNOT,
     ),
     Contestant(
         name=TOCSIN,

@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks.peers.aims import AIMS
 from benchmarks.peers.charts import Bar, bar_chart
-from benchmarks.peers.contestants import CONTESTANTS, REFERENCE, TOCSIN
+from benchmarks.peers.contestants import CONTESTANTS, LOOPS, REFERENCE, TOCSIN, TUNED
 from benchmarks.peers.environments import ROOT
 from benchmarks.peers.ground import Scenario
 from benchmarks.peers.results import load
@@ -16,6 +16,12 @@ from benchmarks.peers.summary import Summary
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 CHARTS: Final = ROOT / "docs" / "benchmarks"
 TITLES: Final = {contestant.name: contestant.title for contestant in CONTESTANTS}
+CEILINGS: Final = (
+    ("throughput", "throughput", "processes=1", "runs_per_s"),
+    ("burst of 10,000", "burst", "schedules=10000", "all_begun_s"),
+    ("latency p50", "latency", "", "p50_ms"),
+    ("latency p99", "latency", "", "p99_ms"),
+)
 WORDS: Final = {
     "runs_per_s": "runs/s",
     "all_begun_s": "all begun",
@@ -62,8 +68,9 @@ defaults. Contestants run in environments of their own on the same Python. Runs 
 so that what drifts on the machine drifts for all. Figures are medians of up to {max(runs)} runs, with their range in
 parentheses; one without a range was measured once, or came out the same. Peers that are too slow for a size are given
 a smaller one, which the column or the reason says. Beginnings are noted by the runs themselves, on the monotonic clock
-that all processes share. The *reference* is no product but a bare loop on asyncpg without retries, history, leases or
-logging: the ceiling.
+that all processes share. The *reference* is no product but a bare loop on asyncpg as one writes it by hand, without
+retries, history, leases or logging. The *tuned reference* is the same loop with what is known to make it faster: the
+ceiling.
 
 {_quiet(others)}{_older(summary)}"""
 
@@ -111,7 +118,18 @@ def _aims(summary: Summary) -> str:
         else:
             verdict = "reached" if aim.reached(value) else "**not reached**"
             lines.append(f"| {aim.words} | {limit} | {_number(value)}{aim.unit} | {verdict} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_to_ceiling(summary)])
+
+
+def _to_ceiling(summary: Summary) -> list[str]:
+    """How far the ceiling is, which no aim speaks of."""
+    told = [
+        f"{words} {_number(mine / theirs)}×"
+        for words, scenario, case, figure in CEILINGS
+        if (mine := summary.median(scenario, case, TOCSIN, figure)) is not None
+        and (theirs := summary.median(scenario, case, TUNED, figure))
+    ]
+    return ["", f"To the tuned reference: {', '.join(told)}."] if told else []
 
 
 def _where_a_peer_is_better(summary: Summary) -> str:
@@ -133,7 +151,7 @@ def _better(summary: Summary, scenario: Scenario, case: str, figure: str, unit: 
     found = []
     for contestant in CONTESTANTS:
         theirs = summary.median(scenario.name, case, contestant.name, figure)
-        if contestant.name in (TOCSIN, REFERENCE) or theirs is None:
+        if contestant.name in (TOCSIN, *LOOPS) or theirs is None:
             continue
         wrong = summary.median(scenario.name, case, contestant.name, "missed") or 0
         if (theirs < mine) == scenario.lower and theirs != mine and not wrong:
@@ -185,7 +203,7 @@ def _best_peer(summary: Summary, scenario: Scenario, case: str, figure: str) -> 
     values = [
         value
         for contestant in CONTESTANTS
-        if contestant.name not in (TOCSIN, REFERENCE)
+        if contestant.name not in (TOCSIN, *LOOPS)
         and not summary.median(scenario.name, case, contestant.name, "missed")
         and (value := summary.median(scenario.name, case, contestant.name, figure)) is not None
     ]

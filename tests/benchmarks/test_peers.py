@@ -32,14 +32,14 @@ async def measured(name: str, scenario: str, **case: Any) -> dict[str, float]:
         return await SCENARIOS[scenario].measure(prepared, case)
 
 
-@pytest.mark.parametrize("name", ["reference", "tocsin"])
+@pytest.mark.parametrize("name", ["reference", "tuned", "tocsin"])
 async def test_every_run_of_a_full_queue_is_counted_once(name: str) -> None:
     figures = await measured(name, "throughput", runs=200, processes=1)
     assert figures["doubled"] == 0
     assert figures["runs_per_s"] > 0
 
 
-@pytest.mark.parametrize("name", ["reference", "tocsin"])
+@pytest.mark.parametrize("name", ["reference", "tuned", "tocsin"])
 async def test_every_schedule_of_a_burst_begins_once_and_not_early(name: str) -> None:
     figures = await measured(name, "burst", schedules=20)
     assert (figures["doubled"], figures["missed"], figures["early"]) == (0, 0, 0)

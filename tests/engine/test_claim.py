@@ -319,6 +319,23 @@ async def test_the_last_success_is_told(world: World) -> None:
     assert (second.last.nominal_at, second.last.finished_at) == (NOON - MINUTE, NOON)
 
 
+async def test_each_run_of_a_plain_claim_is_told_what_is_its_triggers(world: World) -> None:
+    await world.declare(*(a_trigger(name) for name in "abw"))
+    await world.admin.execute("UPDATE tocsin.triggers SET status = 'waiting' WHERE name = 'w'")
+    peer = await world.peer()
+    firsts = {str(await world.queue(name, -MINUTE)): name for name in "ab"}
+    for first in (await peer.claim()).assignments:
+        await peer.settle(an_end(first, output=f'"{first.trigger}"'.encode()))
+    for number, name in enumerate("abwab"):
+        await world.queue(name, number * -SECOND)
+    calls = peer.database.calls
+    assignments = (await peer.claim()).assignments
+    assert peer.database.calls == calls + 1, "the whole claim was needed"
+    told = [(a.trigger, a.last and (firsts[a.last.id], a.last.output), a.rearms) for a in assignments]
+    of_a, of_b = ("a", ("a", "a"), False), ("b", ("b", "b"), False)
+    assert sorted(told, key=str) == [of_a, of_a, of_b, of_b, ("w", None, True)]
+
+
 async def test_many_claimers_at_once_take_each_run_once(world: World) -> None:
     await world.declare(a_trigger())
     peers = [await world.peer() for _ in range(4)]

@@ -94,7 +94,7 @@ HISTORY = Scenario(
     units={"after_to_before": "×", "before_per_s": "runs/s", "after_per_s": "runs/s"},
     lower=False,
     measure=with_history,
-    only=("reference", "tocsin"),
+    only=("reference", "tuned", "tocsin"),
 )
 SNAPSHOT = Scenario(
     name="snapshot",
@@ -105,6 +105,6 @@ SNAPSHOT = Scenario(
     units={"last_to_first": "×", "first_per_s": "runs/s", "last_per_s": "runs/s"},
     lower=False,
     measure=under_a_snapshot,
-    only=("reference", "tocsin", "pgqueuer"),
+    only=("reference", "tuned", "tocsin", "pgqueuer"),
 )
 SCENARIOS = (HISTORY, SNAPSHOT)

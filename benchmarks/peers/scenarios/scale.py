@@ -40,5 +40,5 @@ SCENARIO = Scenario(
     units={"all_begun_s": "s", "p50_ms": "ms", "missed": "runs"},
     lower=True,
     measure=scale,
-    only=("reference", "tocsin"),
+    only=("reference", "tuned", "tocsin"),
 )

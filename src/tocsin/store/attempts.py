@@ -101,9 +101,9 @@ class Attempts:
             "quotas": [quota.count for quota in quotas],
         }
         if self._plain:
-            rows = await self._database.fetch("claim_plain", **values)
-            if rows[0]["all_plain"] is not False:
-                return Claimed([assignment_of(row) for row in rows if row[0] is not None], [])
+            assignments, all_plain = _plain(await self._database.fetch("claim_plain", **values))
+            if all_plain is not False:
+                return Claimed(assignments, [])
             self._wary = WARY
         rows = await self._database.fetch("claim", **values)
         # What stood at the head of the queue tells what the next claim will most likely need. A run that waits for
@@ -199,8 +199,25 @@ def uniform(column: list[T]) -> tuple[T | None, list[T]]:
 def assignment_of(row: Record) -> Assignment:
     """A claimed row, in its holder's hand. Its first columns are the assignment's fields, in their order."""
     assignment = Assignment(*row[:OF_ASSIGNMENT])
-    assignment.last = last_of(*row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4])
+    assignment.last = _last(row)
     return assignment
+
+
+def _plain(rows: Sequence[Record]) -> tuple[list[Assignment], bool | None]:
+    """What was claimed, and whether all that is ready is plain; None, when nothing is."""
+    triggers = {row["trigger_id"]: row for row in rows if row["id"] is None}
+    told = {trigger_id: (row["trigger"], row["rearms"], _last(row)) for trigger_id, row in triggers.items()}
+    assignments = []
+    for row in rows:
+        if row["id"] is not None:
+            assignment = Assignment(*row[:OF_ASSIGNMENT])
+            assignment.trigger, assignment.rearms, assignment.last = told[assignment.trigger_id]
+            assignments.append(assignment)
+    return assignments, next(row["all_plain"] for row in triggers.values())
+
+
+def _last(row: Record) -> LastRun | None:
+    return last_of(*row[OF_ASSIGNMENT : OF_ASSIGNMENT + 4])
 
 
 def last_of(

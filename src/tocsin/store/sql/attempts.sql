@@ -171,6 +171,8 @@ SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, 
 -- name: claim_plain
 -- Take what is ready where its turn alone decides: none of the first has a scope, a limit or an expiry.
 -- If one of them has, nothing is taken, all_plain is false, and the whole of claim is needed. NULL: nothing is ready.
+-- A row for each run, without what is its trigger's; and one, without an id, for each of their triggers. That all is
+-- plain stands in the latter, of which there is always one.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), wanted AS (
@@ -207,16 +209,23 @@ WITH instant AS (
      WHERE r.ctid = ANY (ARRAY(SELECT c.row FROM candidates c)) AND (SELECT all_plain FROM verdict)
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.lane, r.fence, r.attempt, r.max_attempts, r.nominal_at,
               r.effective_at, r.started_at, r.input, r.occurrence_key
+), known AS (
+    SELECT d.trigger_id AS id, t.name, t.status = 'waiting' AS rearms, l.run_id, l.nominal_at, l.finished_at, lr.output
+      FROM (SELECT DISTINCT d.trigger_id FROM taken d) d
+      LEFT JOIN tocsin.triggers t ON t.id = d.trigger_id
+      LEFT JOIN tocsin.last_successes l ON l.trigger_id = d.trigger_id
+      LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
 )
-SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts,
-       d.nominal_at, d.effective_at, d.started_at, NULL::timestamptz AS deadline_at, d.input, d.occurrence_key,
-       false AS scoped, t.status = 'waiting' AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
-       l.finished_at AS last_finished_at, lr.output AS last_output, v.all_plain
+SELECT d.id, d.trigger_id, NULL AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts, d.nominal_at,
+       d.effective_at, d.started_at, NULL::timestamptz AS deadline_at, d.input, d.occurrence_key, false AS scoped,
+       NULL AS rearms, NULL AS last_id, NULL AS last_nominal_at, NULL AS last_finished_at, NULL AS last_output,
+       NULL AS all_plain
+  FROM taken d
+ UNION ALL
+SELECT NULL, k.id, k.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, k.rearms,
+       k.run_id, k.nominal_at, k.finished_at, k.output, v.all_plain
   FROM verdict v
-  LEFT JOIN taken d ON true
-  LEFT JOIN tocsin.triggers t ON t.id = d.trigger_id
-  LEFT JOIN tocsin.last_successes l ON l.trigger_id = d.trigger_id
-  LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
+  LEFT JOIN known k ON true
 
 -- name: settle
 -- Close attempts, or queue their runs again; a row comes back for each that was still ours.
