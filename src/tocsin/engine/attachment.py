@@ -53,6 +53,7 @@ class Attachment:
         house: House,
         holder: UUID,
         stream: int,
+        key: str | None,
         patience: Patience,
         receiver: Receiver,
         policies: Mapping[str, AgentSpec],
@@ -62,6 +63,7 @@ class Attachment:
         self._house = house
         self._holder = holder
         self._stream = stream
+        self._key = key
         self._patience = patience
         self._receiver = receiver
         self._post = post
@@ -148,6 +150,10 @@ class Attachment:
     @property
     def holder(self) -> UUID:
         return self._holder
+
+    @property
+    def key(self) -> str | None:
+        return self._key
 
     @property
     def suspect_after(self) -> timedelta:
@@ -308,6 +314,15 @@ class Attachment:
             self._is_suspect = True
             after = self._patience.suspect_after.total_seconds()
             self._house.log.warning("instance.suspect", **self._named(), reason=f"no beat for {after:g} s")
+
+    def revoked(self) -> None:
+        """Its stream ends. What it has in hand it stops before its lease has run out, and until then nobody else
+        begins it.
+        """
+        assert self._key is not None  # nobody revokes what there is not
+        self._house.log.warning("instance.revoked", **self._named(), key=self._key)
+        self.runner.accepting = False
+        self._post.revoked(self._key)
 
     def _named(self) -> dict[str, object]:
         return {"instance": self._who.name, "holder": str(self._holder)}

@@ -108,8 +108,8 @@ class Instances:
         rows = await self._database.fetch("adopt", holder=holder, ids=ids, fences=fences, agents=list(agents))
         return [assignment_of(row) for row in rows]
 
-    async def beat(self, beats: Sequence[Heard]) -> dict[UUID, Answer]:
-        """The leases of all these processes run on, in one statement; an answer for each."""
+    async def beat(self, beats: Sequence[Heard], keys: Sequence[str] = ()) -> tuple[dict[UUID, Answer], set[str]]:
+        """The leases of all these processes run on, in one statement; their answers, and which keys are revoked."""
         held = [(beat.holder, *run) for beat in beats for run in beat.held]
         rows = await self._database.fetch(
             "beat",
@@ -121,18 +121,21 @@ class Instances:
             held_by=[holder for holder, _, _ in held],
             ids=[run_id for _, run_id, _ in held],
             fences=[fence for _, _, fence in held],
+            keys=list(keys),
         )
         answers = {beat.holder: Answer() for beat in beats}
+        revoked: set[str] = set()
         for row in rows:
-            answer = answers[row["holder"]]
             match row["what"]:
                 case "renewed":
-                    answer.renewed = True
+                    answers[row["holder"]].renewed = True
                 case "stray":
-                    answer.strays.append((row["id"], row["fence"], row["agent"]))
+                    answers[row["holder"]].strays.append((row["id"], row["fence"], row["name"]))
+                case "revoked":
+                    revoked.add(row["name"])
                 case why:
-                    answer.stops[row["id"]] = StopReason(why)
-        return answers
+                    answers[row["holder"]].stops[row["id"]] = StopReason(why)
+        return answers, revoked
 
     async def disconnect(self, holder: UUID, stream: int) -> None:
         await self._database.fetchrow("disconnect_instance", now=self._clock.now(), id=holder, stream=stream)
