@@ -85,6 +85,19 @@ def test_without_answers_everything_in_hand_is_stopped_before_it_is_taken(hub: S
     assert not second.results
 
 
+def test_a_hello_without_its_runs_waits_until_they_have_stopped(hub: ScriptedHub, start: Start) -> None:
+    """A hub gives away at once what a Hello does not name, and two never run at once."""
+    agents = start()
+    first = hub.stream()
+    first.takes_beats = False
+    first.welcome(beat_every=0.5, dead_after=4)
+    run = an_assignment("tidy")
+    first.assign(run)
+    first.expect("begun")
+    assert not hub.stream(2).hello.held
+    assert [line["stop"] for line in agents.log.events if line["event"] == "run.ended"] == ["lease_lost"]
+
+
 def test_a_hub_that_is_gone_takes_its_lease_along(hub: ScriptedHub, start: Start) -> None:
     agents = start()
     stream = hub.stream().welcome(beat_every=0.1, dead_after=0.8)

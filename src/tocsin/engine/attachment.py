@@ -24,7 +24,7 @@ from tocsin.engine.runner import Runner
 from tocsin.engine.service import Loop
 from tocsin.engine.settler import Settler
 from tocsin.store.attempts import Ended
-from tocsin.store.instances import Answer, Heard, Held
+from tocsin.store.instances import Answer, Heard, Held, Stray
 from tocsin.store.leases import Incarnation
 
 LET_GO: Final = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
@@ -295,9 +295,9 @@ class Attachment:
             elif reason is StopReason.FENCED:
                 self._post.fenced(run_id, fences[run_id])
         if not self.runner.claiming:
-            self._give_back(answer.strays)
+            self.give_back(answer.strays)
 
-    def _give_back(self, strays: Sequence[tuple[UUID, int, str]]) -> None:
+    def give_back(self, strays: Sequence[Stray]) -> None:
         """Assigned to it, and never arrived, or let go: queued again, uncounted. Whether it had begun nobody knows,
         so what may be begun once only is closed.
         """

@@ -127,6 +127,9 @@ class Session:
     async def _welcome(self, held: list[Held]) -> None:
         ours = await self._replica.instances.adopt(self.who.id, held, self.who.agents)
         self._attachment.resume(ours)
+        if self._stream > 1:
+            # Nothing is claimed in its name here until it is read from, so whatever it does not name is not on its way.
+            self._attachment.give_back(await self._replica.instances.strays(self.who.id, held))
         valid = {(one.run_id, one.fence) for one in ours}
         patience = self._patience
         self.outgoing.send(

@@ -59,6 +59,14 @@ SELECT r.id, r.trigger_id, t.name AS trigger, r.agent, r.kind, r.lane, r.fence, 
   LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
  WHERE r.agent = ANY (:agents::text[])
 
+-- name: strays
+-- Runs of a process that it does not name as it comes again: it does not have them, and will not get them any more.
+SELECT r.id, r.fence, r.agent
+  FROM tocsin.runs r
+ WHERE r.holder = :holder::uuid
+   AND NOT EXISTS (SELECT FROM unnest(:ids::uuid[], :fences::bigint[]) AS h (id, fence)
+                    WHERE h.id = r.id AND h.fence = r.fence)
+
 -- name: beat
 -- The beats of many processes at once: their leases run on, if they were not ended and the stream is the newest.
 -- A row for each lease that does ('renewed'), for each run that is to stop or that its holder does not know, and for
