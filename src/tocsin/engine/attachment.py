@@ -279,7 +279,7 @@ class Attachment:
             culprit=beat.culprit,
         )
 
-    def answered(self, heard: Heard, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
         if not answer.renewed:
             self._house.log.warning("instance.fenced", **self._named())
             self._post.lost()
@@ -288,12 +288,13 @@ class Attachment:
             self._post.beat_taken(self._taken.seq)
             if self._beat is self._taken:
                 self._beat = None
-        fences = dict(heard.held)
-        for run_id, reason in answer.stops.items():
-            if self.hands.get(run_id) is not None:
+        for (run_id, fence), reason in answer.stops.items():
+            hand = self.hands.get(run_id)
+            # Its beat may name an attempt that has passed while we have a newer one of the same run in hand.
+            if hand is not None and hand.assignment.fence == fence:
                 self.hands.stop([run_id], reason)
             elif reason is StopReason.FENCED:
-                self._post.fenced(run_id, fences[run_id])
+                self._post.fenced(run_id, fence)
         if not self.runner.claiming:
             self.give_back(answer.strays)
 

@@ -39,7 +39,7 @@ class Connected(Protocol):
         """What is to be written of it; None, when it said nothing new."""
         ...
 
-    def answered(self, heard: Heard, answer: Answer) -> None: ...
+    def answered(self, answer: Answer) -> None: ...
 
     def silent(self) -> None:
         """It was not heard for longer than it may be silent."""
@@ -111,7 +111,7 @@ class Beats:
         answers, revoked = await self._instances.beat([heard for _, heard in said], keys)
         for connected, heard in said:
             if self._connected.get(heard.holder) is connected:
-                connected.answered(heard, answers[heard.holder])
+                connected.answered(answers[heard.holder])
         if revoked:
             for connected in list(self._connected.values()):
                 if connected.key in revoked:

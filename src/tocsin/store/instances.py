@@ -56,7 +56,7 @@ class Answer:
     """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why."""
 
     renewed: bool = False
-    stops: dict[UUID, StopReason] = field(default_factory=dict)
+    stops: dict[Held, StopReason] = field(default_factory=dict)
     strays: list[Stray] = field(default_factory=list)
 
 
@@ -141,7 +141,7 @@ class Instances:
                 case "revoked":
                     revoked.add(row["name"])
                 case why:
-                    answers[row["holder"]].stops[row["id"]] = StopReason(why)
+                    answers[row["holder"]].stops[row["id"], row["fence"]] = StopReason(why)
         return answers, revoked
 
     async def disconnect(self, holder: UUID, stream: int) -> None:
