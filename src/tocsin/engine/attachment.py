@@ -292,7 +292,7 @@ class Attachment:
             hand = self.hands.get(run_id)
             # Its beat may name an attempt that has passed while we have a newer one of the same run in hand.
             if hand is not None and hand.assignment.fence == fence:
-                self.hands.stop([run_id], reason)
+                self.hands.stop([(run_id, fence)], reason)
             elif reason is StopReason.FENCED:
                 self._post.fenced(run_id, fence)
         if not self.runner.claiming:
