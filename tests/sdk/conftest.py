@@ -51,7 +51,7 @@ async def tidy(run: Run) -> None:
     try:
         await asyncio.sleep(3600)
     finally:
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.1)
 
 
 @hub_of_agents.agent
