@@ -191,24 +191,6 @@ async def test_a_process_whose_loop_stands_still_keeps_its_lease_and_is_given_no
         assert (await control.run(UUID(run.run_id)))["fence"] == 1
 
 
-@pytest.mark.parametrize("on_lost", list(OnLost))
-async def test_a_run_that_got_lost_on_its_way_to_the_process_is_let_go(dsn: str, on_lost: OnLost) -> None:
-    """Ten seconds after its claim nobody has it in hand: neither the process nor the hub it is connected to."""
-    async with a_control(dsn, a_trigger("t"), on_lost=on_lost) as control, a_hub(dsn) as hub:
-        async with Process(hub.address) as process:
-            welcome = await process.hello()
-            run = await a_run(control, process)
-        async with Process(hub.address, instance_id=process.id) as again:
-            await again.hello(last_stream=welcome.stream)
-            await again.credit(1)
-            if on_lost is OnLost.RETRY:
-                (other,) = await again.assigned()
-                assert (other.run_id, other.fence, other.attempt) == (run.run_id, 2, 1)
-            else:
-                await again.none("assign", within=12)
-                assert (await control.run(UUID(run.run_id)))["reason"] == "lost"
-
-
 async def test_many_beat_in_one_statement_a_second(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")), a_hub(dsn, suspect_after=4, dead_after=20) as hub:
         processes = [Process(hub.address) for _ in range(20)]

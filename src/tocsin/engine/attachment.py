@@ -24,7 +24,7 @@ from tocsin.engine.runner import Runner
 from tocsin.engine.service import Loop
 from tocsin.engine.settler import Settler
 from tocsin.store.attempts import Ended
-from tocsin.store.instances import Answer, Heard, Held
+from tocsin.store.instances import Answer, Heard, Held, Stray
 from tocsin.store.leases import Incarnation
 
 LET_GO: Final = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
@@ -53,6 +53,7 @@ class Attachment:
         house: House,
         holder: UUID,
         stream: int,
+        key: str | None,
         patience: Patience,
         receiver: Receiver,
         policies: Mapping[str, AgentSpec],
@@ -62,6 +63,7 @@ class Attachment:
         self._house = house
         self._holder = holder
         self._stream = stream
+        self._key = key
         self._patience = patience
         self._receiver = receiver
         self._post = post
@@ -148,6 +150,10 @@ class Attachment:
     @property
     def holder(self) -> UUID:
         return self._holder
+
+    @property
+    def key(self) -> str | None:
+        return self._key
 
     @property
     def suspect_after(self) -> timedelta:
@@ -273,7 +279,7 @@ class Attachment:
             culprit=beat.culprit,
         )
 
-    def answered(self, heard: Heard, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
         if not answer.renewed:
             self._house.log.warning("instance.fenced", **self._named())
             self._post.lost()
@@ -282,16 +288,17 @@ class Attachment:
             self._post.beat_taken(self._taken.seq)
             if self._beat is self._taken:
                 self._beat = None
-        fences = dict(heard.held)
-        for run_id, reason in answer.stops.items():
-            if self.hands.get(run_id) is not None:
-                self.hands.stop([run_id], reason)
+        for (run_id, fence), reason in answer.stops.items():
+            hand = self.hands.get(run_id)
+            # Its beat may name an attempt that has passed while we have a newer one of the same run in hand.
+            if hand is not None and hand.assignment.fence == fence:
+                self.hands.stop([(run_id, fence)], reason)
             elif reason is StopReason.FENCED:
-                self._post.fenced(run_id, fences[run_id])
+                self._post.fenced(run_id, fence)
         if not self.runner.claiming:
-            self._give_back(answer.strays)
+            self.give_back(answer.strays)
 
-    def _give_back(self, strays: Sequence[tuple[UUID, int, str]]) -> None:
+    def give_back(self, strays: Sequence[Stray]) -> None:
         """Assigned to it, and never arrived, or let go: queued again, uncounted. Whether it had begun nobody knows,
         so what may be begun once only is closed.
         """
@@ -308,6 +315,15 @@ class Attachment:
             self._is_suspect = True
             after = self._patience.suspect_after.total_seconds()
             self._house.log.warning("instance.suspect", **self._named(), reason=f"no beat for {after:g} s")
+
+    def revoked(self) -> None:
+        """Its stream ends. What it has in hand it stops before its lease has run out, and until then nobody else
+        begins it.
+        """
+        assert self._key is not None  # nobody revokes what there is not
+        self._house.log.warning("instance.revoked", **self._named(), key=self._key)
+        self.runner.accepting = False
+        self._post.revoked(self._key)
 
     def _named(self) -> dict[str, object]:
         return {"instance": self._who.name, "holder": str(self._holder)}

@@ -28,8 +28,11 @@ MOST_A_RUN: Final = 4 * 1024 * 1024
 class Outgoing:
     """Outbox and Post of one stream. now: the database's instant, as far as it is known."""
 
-    def __init__(self, *, now: Callable[[], datetime | None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, *, now: Callable[[], datetime | None], lost: Callable[[], None], revoked: Callable[[str], None]
+    ) -> None:
         self.lost = lost
+        self.revoked = revoked
         self._now = now
         # Lists: an idle stream costs a tenth of what it would with deques, and there may be a thousand.
         self._others: list[pb.FromHub] = []

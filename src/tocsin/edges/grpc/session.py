@@ -51,12 +51,13 @@ class Session:
         self._log = log
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.closed = asyncio.Event()
-        self.outgoing = Outgoing(now=replica.house.time.now, lost=self._lose)
+        self.outgoing = Outgoing(now=replica.house.time.now, lost=self._lose, revoked=self._shut_out)
         self._remote = Remote(who.name, policies, self.outgoing)
         self._attachment = Attachment(
             house=replica.house,
             holder=who.id,
             stream=stream,
+            key=who.key,
             patience=patience,
             receiver=self._remote,
             policies=policies,
@@ -71,6 +72,9 @@ class Session:
     def _lose(self) -> None:
         """Its lease was ended, or a newer stream of it is served elsewhere; it will learn which when it comes again."""
         self.end(grpc.StatusCode.ABORTED, "connect again")
+
+    def _shut_out(self, key: str) -> None:
+        self.end(grpc.StatusCode.UNAUTHENTICATED, f"key {key!r} was revoked; `tocsin key create` makes another")
 
     def leave(self, reason: str) -> None:
         """The hub goes: the process is to connect elsewhere."""
@@ -123,6 +127,9 @@ class Session:
     async def _welcome(self, held: list[Held]) -> None:
         ours = await self._replica.instances.adopt(self.who.id, held, self.who.agents)
         self._attachment.resume(ours)
+        if self._stream > 1:
+            # Nothing is claimed in its name here until it is read from, so whatever it does not name is not on its way.
+            self._attachment.give_back(await self._replica.instances.strays(self.who.id, held))
         valid = {(one.run_id, one.fence) for one in ours}
         patience = self._patience
         self.outgoing.send(
