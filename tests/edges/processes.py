@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -57,6 +58,46 @@ class Worker:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
         self.process.wait(10)
+
+
+class Served:
+    """``tocsin serve`` in a process of its own, which begins again at the same address."""
+
+    def __init__(self, place: Path, dsn: str, **settings: object) -> None:
+        self.address = f"127.0.0.1:{_free_port()}"
+        self.log = place / "hub.log"
+        (place / "empty.py").write_text("from tocsin import Hub\n\nhub = Hub()\n")
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("TOCSIN_")}
+        environ |= {f"TOCSIN_{name.upper()}": str(value) for name, value in settings.items()}
+        self._environ = environ | {"TOCSIN_DATABASE_URL": dsn, "TOCSIN_GRPC_BIND": self.address}
+        self._place = place
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tocsin.cli", "serve", "--json"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self._environ, cwd=self._place, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def logged(self, event: str) -> int:
+        return self.log.read_text().count(f'"event":"{event}"')
+
+    @property
+    def resident(self) -> float:
+        """Megabytes of memory that it has."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 @asynccontextmanager

@@ -186,7 +186,8 @@ async def flooded(process: Process, finished: pb.Finished, *, seconds: float) ->
 
 async def test_a_flood_that_is_never_read_is_held_up(dsn: str) -> None:
     """Verdicts on results that are nobody's wait in bounded number; then its messages wait at its own end."""
-    async with a_control(dsn, a_trigger("t")), a_hub(dsn) as hub, Process(hub.address) as good:
+    patient = {"suspect_after": 10, "dead_after": 30}
+    async with a_control(dsn, a_trigger("t")), a_hub(dsn, **patient) as hub, Process(hub.address) as good:
         await good.hello()
         async with Process(hub.address) as flood:
             await flood.hello()

@@ -77,7 +77,7 @@ class Attachment:
 
     def _compose(self, policies: Mapping[str, AgentSpec]) -> None:
         house = self._house
-        attempts = Told(self._who, house, self._post)
+        attempts = self._attempts = Told(self._who, house, self._post)
         self._settler = Settler(
             attempts=attempts,
             hands=self.hands,
@@ -275,7 +275,8 @@ class Attachment:
             holder=self._holder,
             stream=self._stream,
             dead_after=self._patience.dead_after,
-            held=sorted({*beat.held, *self.hands.held()}),
+            held=sorted(set(beat.held)),
+            known=sorted(set(self.hands.held()) - set(beat.held)),
             culprit=beat.culprit,
         )
 
@@ -303,11 +304,19 @@ class Attachment:
         so what may be begun once only is closed.
         """
         for run_id, fence, agent in strays:
-            if self.hands.get(run_id) is None:
-                policy = self._receiver.agents.get(agent)
-                once = policy is None or policy.on_lost is OnLost.FAIL
-                settlement = LET_GO_ONCE if once else LET_GO
-                self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
+            hand = self.hands.get(run_id)
+            if hand is not None and (hand.assignment.fence != fence or hand.ended):
+                continue
+            if hand is not None:
+                # It was sent, and may be about to arrive: then it is too late.
+                self._receiver.let_go(run_id, fence)
+                self._post.fenced(run_id, fence)
+                self._house.log.warning("run.dropped", **self._named(), run_id=str(run_id), fence=fence)
+            policy = self._receiver.agents.get(agent)
+            once = policy is None or policy.on_lost is OnLost.FAIL
+            settlement = LET_GO_ONCE if once else LET_GO
+            self._attempts.given_back.add((run_id, fence))
+            self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
 
     def silent(self) -> None:
         self._post.probe()

@@ -27,6 +27,7 @@ class Receiver(Executor, Protocol):
 
     def awaits(self, run_id: UUID, fence: int) -> RunReports | None: ...
     def ended(self, run_id: UUID, fence: int, outcome: Outcome) -> bool: ...
+    def let_go(self, run_id: UUID, fence: int) -> None: ...
     def detach(self) -> None: ...
 
 
@@ -69,14 +70,22 @@ class House:
 
 
 class Told(Attempts):
-    """The attempts of a process elsewhere, which is told what became of what it said."""
+    """The attempts of a process elsewhere, which is told what became of what it said.
+
+    given_back: what is settled without a word of its own.
+    """
 
     def __init__(self, who: Incarnation, house: House, post: Post) -> None:
         super().__init__(database=house.database, clock=house.clock, who=who)
         self._post = post
+        self.given_back: set[tuple[UUID, int]] = set()
 
     async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
         ours = await super().settle(ends)
         for end in ends:
+            if (end.run_id, end.fence) in self.given_back:
+                # That it does not have the run any more it is told otherwise, if at all.
+                self.given_back.discard((end.run_id, end.fence))
+                continue
             self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
         return ours

@@ -42,12 +42,15 @@ class Introduction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A beat to be written. culprit: where its event loop stands still, if it does."""
+    """A beat to be written. held: what it names; known: what its hub has given it besides; culprit: where its event
+    loop stands still, if it does.
+    """
 
     holder: UUID
     stream: int
     dead_after: timedelta
     held: Sequence[Held]
+    known: Sequence[Held] = ()
     culprit: str | None = None
 
 
@@ -117,7 +120,8 @@ class Instances:
 
     async def beat(self, beats: Sequence[Heard], keys: Sequence[str] = ()) -> tuple[dict[UUID, Answer], set[str]]:
         """The leases of all these processes run on, in one statement; their answers, and which keys are revoked."""
-        held = [(beat.holder, *run) for beat in beats for run in beat.held]
+        held = [(beat.holder, *run, True) for beat in beats for run in beat.held]
+        held += [(beat.holder, *run, False) for beat in beats for run in beat.known]
         rows = await self._database.fetch(
             "beat",
             now=self._clock.now(),
@@ -125,9 +129,10 @@ class Instances:
             streams=[beat.stream for beat in beats],
             dead_afters=[beat.dead_after for beat in beats],
             culprits=[beat.culprit for beat in beats],
-            held_by=[holder for holder, _, _ in held],
-            ids=[run_id for _, run_id, _ in held],
-            fences=[fence for _, _, fence in held],
+            held_by=[holder for holder, _, _, _ in held],
+            ids=[run_id for _, run_id, _, _ in held],
+            fences=[fence for _, _, fence, _ in held],
+            named=[named for _, _, _, named in held],
             keys=list(keys),
         )
         answers = {beat.holder: Answer() for beat in beats}

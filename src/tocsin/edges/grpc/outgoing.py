@@ -52,13 +52,17 @@ class Outgoing:
         """The process reads what is written to it."""
         await self._has_room.wait()
 
-    async def write_all(self, write: Callable[[pb.FromHub], Awaitable[None]]) -> None:
-        """Whatever comes is written, until this is cancelled or the stream breaks."""
+    async def write_all(self, write: Callable[[pb.FromHub], Awaitable[None]], *, within: float) -> None:
+        """Whatever comes is written, until this is cancelled or the stream breaks.
+
+        Raises: TimeoutError, when one message is not taken within so many seconds.
+        """
         while True:
             await self._waits.wait()
             self._waits.clear()
             while (message := self._next()) is not None:
-                await write(message)
+                async with asyncio.timeout(within):
+                    await write(message)
             self._has_room.set()
 
     def send(self, message: pb.FromHub) -> None:

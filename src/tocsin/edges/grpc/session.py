@@ -90,7 +90,7 @@ class Session:
                 await stack.enter_async_context(self._attachment)
                 await self._welcome(held)
                 reading = asyncio.create_task(self._read(context), name="instance-reads")
-                writing = asyncio.create_task(self.outgoing.write_all(context.write), name="instance-writes")
+                writing = asyncio.create_task(self._write(context), name="instance-writes")
                 stack.callback(reading.cancel)
                 stack.push_async_callback(_quietly_cancelled, writing)
                 first: set[asyncio.Future[Any]] = {reading, writing, self._ending}
@@ -155,6 +155,15 @@ class Session:
             await self.outgoing.room()
             if not await self._take(message):
                 return
+
+    async def _write(self, context: Any) -> None:
+        """Who beats and does not read is no better than one who is silent."""
+        within = self._patience.suspect_after.total_seconds()
+        try:
+            await self.outgoing.write_all(context.write, within=within)
+        except TimeoutError:
+            self._log.warning("instance.deaf", instance=self.who.name, holder=str(self.who.id), seconds=within)
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, f"what the hub says was not read for {within:g} s")
 
     async def _take(self, message: pb.FromAgent) -> bool:
         """False: it was the last."""

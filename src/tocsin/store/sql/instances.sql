@@ -70,7 +70,8 @@ SELECT r.id, r.fence, r.agent
 -- name: beat
 -- The beats of many processes at once: their leases run on, if they were not ended and the stream is the newest.
 -- A row for each lease that does ('renewed'), for each run that is to stop or that its holder does not know, and for
--- each of the keys that was revoked. name: the agent's, or the key's.
+-- each of the keys that was revoked. named: the process has named it, and not only its hub. name: the agent's, or the
+-- key's.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), given AS (
@@ -91,7 +92,8 @@ WITH instant AS (
       FROM given g, instant
      WHERE i.id = g.holder AND i.stream = g.stream AND (i.stalled_at IS NULL) = (g.culprit IS NOT NULL)
 ), held AS (
-    SELECT h.* FROM unnest(:held_by::uuid[], :ids::uuid[], :fences::bigint[]) AS h (holder, id, fence)
+    SELECT h.*
+      FROM unnest(:held_by::uuid[], :ids::uuid[], :fences::bigint[], :named::boolean[]) AS h (holder, id, fence, named)
 )
 SELECT 'renewed' AS what, n.holder, NULL::uuid AS id, NULL::bigint AS fence, NULL::text AS name FROM renewed n
  UNION ALL
@@ -109,7 +111,7 @@ SELECT 'stray', r.holder, r.id, r.fence, r.agent
   FROM instant, given g
   JOIN tocsin.runs r ON r.holder = g.holder
  WHERE r.started_at < instant.now - interval '10 seconds'
-   AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence)
+   AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence AND h.named)
  UNION ALL
 SELECT 'revoked', NULL, NULL, NULL, k.name
   FROM tocsin.agent_keys k
