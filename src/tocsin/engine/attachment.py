@@ -282,12 +282,12 @@ class Attachment:
             self._post.beat_taken(self._taken.seq)
             if self._beat is self._taken:
                 self._beat = None
-        fences = dict(heard.held)
-        for run_id, reason in answer.stops.items():
-            if self.hands.get(run_id) is not None:
+        for (run_id, fence), reason in answer.stops.items():
+            hand = self.hands.get(run_id)
+            if hand is not None and hand.assignment.fence == fence:
                 self.hands.stop([run_id], reason)
             elif reason is StopReason.FENCED:
-                self._post.fenced(run_id, fences[run_id])
+                self._post.fenced(run_id, fence)
         if not self.runner.claiming:
             self._give_back(answer.strays)
 
@@ -302,7 +302,11 @@ class Attachment:
                 settlement = LET_GO_ONCE if once else LET_GO
                 self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
 
-    def silent(self) -> None:
+    def silent(self, seconds: float) -> None:
+        if seconds > 2 * self._patience.dead_after.total_seconds():
+            # Whatever stands between us takes what we say: nobody else will ever end this.
+            self._post.lost()
+            return
         self._post.probe()
         if not self._is_suspect:
             self._is_suspect = True

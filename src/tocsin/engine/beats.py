@@ -32,8 +32,8 @@ class Connected(Protocol):
 
     def answered(self, heard: Heard, answer: Answer) -> None: ...
 
-    def silent(self) -> None:
-        """It was not heard for longer than it may be silent."""
+    def silent(self, seconds: float) -> None:
+        """It was not heard for so long, which is longer than it may be silent."""
         ...
 
 
@@ -95,5 +95,6 @@ class Beats:
 
     def _look_for_silent(self, now: float) -> None:
         for holder, connected in list(self._connected.items()):
-            if now - self._heard_at[holder] > connected.suspect_after.total_seconds():
-                connected.silent()
+            silence = now - self._heard_at[holder]
+            if silence > connected.suspect_after.total_seconds():
+                connected.silent(silence)

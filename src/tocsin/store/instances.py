@@ -50,12 +50,12 @@ class Heard:
 
 @dataclass(slots=True)
 class Answer:
-    """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why; strays: (run, fence,
-    agent) that are the process's and that it does not have.
+    """What a beat brought. renewed: the lease runs on; stops: what is to end of that which was held, and why;
+    strays: (run, fence, agent) that are the process's and that it does not have.
     """
 
     renewed: bool = False
-    stops: dict[UUID, StopReason] = field(default_factory=dict)
+    stops: dict[Held, StopReason] = field(default_factory=dict)
     strays: list[tuple[UUID, int, str]] = field(default_factory=list)
 
 
@@ -131,7 +131,7 @@ class Instances:
                 case "stray":
                     answer.strays.append((row["id"], row["fence"], row["agent"]))
                 case why:
-                    answer.stops[row["id"]] = StopReason(why)
+                    answer.stops[row["id"], row["fence"]] = StopReason(why)
         return answers
 
     async def disconnect(self, holder: UUID, stream: int) -> None:
