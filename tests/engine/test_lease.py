@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,7 +26,7 @@ from tests.engine.building import (
 from tocsin.clock import SystemClock
 from tocsin.domain.agent import OnLost
 from tocsin.domain.errors import DatabaseUnavailable
-from tocsin.domain.run import StopReason
+from tocsin.domain.run import RunState, StopReason
 from tocsin.engine.control import Control
 from tocsin.engine.keeper import Keeper
 from tocsin.engine.sweeper import PROBE_EVERY
@@ -69,8 +70,8 @@ class Kept:
             describe=lambda: (peer.who.name, "0", ["agent"], 10),
         )
 
-    def _stop(self, run_ids: Iterable[UUID] | None, reason: StopReason) -> None:
-        ids = None if run_ids is None else set(run_ids)
+    def _stop(self, held: Iterable[tuple[UUID, int]] | None, reason: StopReason) -> None:
+        ids = None if held is None else {run_id for run_id, _ in held}
         if ids is None or ids:
             self.asked.append((ids, reason))
 
@@ -129,6 +130,32 @@ async def test_a_renewal_says_what_was_fenced_and_what_is_to_stop(world: World) 
             ({cancelled}, StopReason.CANCELLED),
             ({superseded}, StopReason.SUPERSEDED),
         ]
+
+
+async def test_a_renewal_speaks_of_the_attempts_that_it_named_and_of_no_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its answer is on its way, one that it calls fenced has ended, and the run has begun again with us."""
+    await world.declare(a_trigger())
+    async with a_keeper(world) as (peer, kept):
+        run_id = await world.queue()
+        await peer.runner.run_once()
+        first = peer.hands.get(run_id)
+        assert first is not None
+        renew = Leases.renew
+
+        async def and_the_run_begins_again(self: Leases, *held: Any, **lease: Any) -> Any:
+            await peer.settle(an_end(first.assignment, RunState.QUEUED, reason="retry_after", counted=False))
+            renewal = await renew(self, *held, **lease)
+            await peer.runner.run_once()
+            return renewal
+
+        monkeypatch.setattr(Leases, "renew", and_the_run_begins_again)
+        monkeypatch.setattr(kept.keeper, "_stop", peer.hands.stop)
+        await kept.keeper.run_once()
+        hand = peer.hands.get(run_id)
+        assert hand is not None
+        assert (hand.assignment.fence, hand.stop.reason) == (2, None)
 
 
 async def test_a_claim_whose_answer_was_lost_is_found_and_given_back(world: World) -> None:

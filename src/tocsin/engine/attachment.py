@@ -285,7 +285,7 @@ class Attachment:
         for (run_id, fence), reason in answer.stops.items():
             hand = self.hands.get(run_id)
             if hand is not None and hand.assignment.fence == fence:
-                self.hands.stop([run_id], reason)
+                self.hands.stop([(run_id, fence)], reason)
             elif reason is StopReason.FENCED:
                 self._post.fenced(run_id, fence)
         if not self.runner.claiming:

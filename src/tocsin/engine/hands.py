@@ -86,13 +86,12 @@ class Hands:
         """(run, fence) of all that is in hand."""
         return [(hand.assignment.run_id, hand.assignment.fence) for hand in list(self._hands.values())]
 
-    def stop(self, run_ids: Iterable[UUID], reason: StopReason) -> None:
-        """These attempts have been asked to stop."""
-        for run_id in run_ids:
+    def stop(self, held: Iterable[tuple[UUID, int]], reason: StopReason) -> None:
+        """These attempts, each a run and its fence, have been asked to stop; a later one of the same run has not."""
+        for run_id, fence in held:
             hand = self._hands.get(run_id)
-            if hand is None or hand.ended:
-                continue
-            hand.ask_to_stop(reason)
+            if hand is not None and hand.assignment.fence == fence and not hand.ended:
+                hand.ask_to_stop(reason)
 
     def stop_all(self, reason: StopReason) -> None:
-        self.stop(list(self._hands), reason)
+        self.stop(self.held(), reason)
