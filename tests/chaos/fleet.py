@@ -50,7 +50,8 @@ SETTINGS: Final = {
 class Fleet:
     """Enter it to have a migrated database; ``start()`` to have replicas that are ready.
 
-    place: a directory for everything. env: for every process, before its own. The cluster is ``postgres``:
+    place: a directory for everything. env: for every process, before its own. ``members`` are the replicas,
+    ``elsewhere`` has the agent processes and what is between. The cluster is ``postgres``:
     its ``dsn``, ``socket``, ``stop(how)``, ``start()``, ``restart(how)``. A fault may give one member another
     ``dsn``, ``env`` or ``prefix``, and start it anew.
     """

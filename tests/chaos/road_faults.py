@@ -8,6 +8,7 @@ from typing import Final
 from tests.chaos.elsewhere import DEAD_AFTER
 from tests.chaos.fault import Catalogue, DidNothing, Excuse, Simple
 from tests.chaos.fleet import Fleet
+from tests.chaos.instance_faults import FENCED
 from tests.edges.network import Port
 
 BLIP: Final = 1.2
@@ -19,8 +20,6 @@ SELECT p.name FROM tocsin.runs r
   JOIN tocsin.replicas p ON p.id = i.replica
  WHERE r.id = $1::uuid
 """
-
-FENCED: Final = "SELECT fence > 1 FROM tocsin.runs WHERE id = $1::uuid"
 
 
 async def reset(fleet: Fleet, rng: Random) -> int:
