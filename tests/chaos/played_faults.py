@@ -25,9 +25,7 @@ ENDED: Final = (Code.ABORTED, Code.INTERNAL, Code.UNKNOWN)
 """How a stream ends that is not its process's newest; a write at that moment is told INTERNAL."""
 
 _LIVE: Final = """
-SELECT i.id::text AS id, i.stream, r.id::text AS run, r.fence
-  FROM tocsin.runs r JOIN tocsin.instances i ON i.id = r.holder
- WHERE r.id = $1::uuid
+SELECT r.holder::text AS id, r.fence FROM tocsin.runs r WHERE r.id = $1::uuid
 """
 
 

@@ -50,8 +50,6 @@ async def cut_in_mid_word(fleet: Fleet, rng: Random) -> int:
             road.cut_after(rng.choice([1, 30, 200, 700, 1_500]))
             await road.cut()
         await fleet.for_a_while(BLIP)
-        for road in roads:
-            road.restore()
     return _met(roads)
 
 
@@ -62,8 +60,6 @@ async def slow(fleet: Fleet, rng: Random) -> int:
         for road in roads:
             road.delay(late)
         await fleet.for_a_while(DEAD_AFTER)
-        for road in roads:
-            road.restore()
     return _met(roads)
 
 
@@ -109,7 +105,11 @@ async def _goes_on(fleet: Fleet, rng: Random, *, seconds: float = BLIP * 2) -> A
     """(the roads of one half, a run in hand there); after the block that ends under its first fence."""
     side, roads = _a_side(fleet, rng)
     run_id, member = await fleet.elsewhere.working(fleet, seconds=seconds, among=fleet.elsewhere.halves[side])
-    yield roads, run_id
+    try:
+        yield roads, run_id
+    finally:
+        for road in roads:
+            road.restore()
     await fleet.until_ended(run_id, within=seconds + 20)
     ended = await fleet.fetch("SELECT state, fence FROM tocsin.runs WHERE id = $1::uuid", run_id)
     if ended[0] != {"state": "succeeded", "fence": 1}:
