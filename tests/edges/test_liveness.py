@@ -240,3 +240,34 @@ async def test_when_all_fall_silent_at_once_it_is_we_who_are_deaf(dsn: str) -> N
         await asyncio.sleep(1.5)
         assert not (await processes[0].finish(run))[0].fenced
         assert hub.log.count("instance.lost") == 0
+
+
+async def test_a_beat_under_a_fence_that_its_run_does_not_have_changes_nothing(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn, beats=False) as (_, process):
+        await process.hello()
+        run = await a_run(control, process)
+        process.held["of the future"] = pb.Held(run_id=run.run_id, fence=run.fence + 7)
+        seq = await process.beat()
+        while (await process.next("beat_taken")).beat_taken.seq != seq:
+            continue
+        told = (await process.next("cancel")).cancel
+        assert (told.run_id, told.fence, told.reason) == (run.run_id, run.fence + 7, "fenced")
+        assert (await control.run(UUID(run.run_id)))["state"] == "running"
+        assert not (await process.finish(run))[0].fenced
+
+
+async def test_who_says_nothing_for_twice_as_long_as_it_may_has_no_stream(dsn: str) -> None:
+    """Its transport answers every ping, so nothing else would ever end it."""
+    async with (
+        a_control(dsn, a_trigger("t")),
+        a_hub(dsn, suspect_after=0.5, dead_after=1.5) as hub,
+        Process(hub.address) as silent,
+        Process(hub.address) as other,
+    ):
+        await silent.hello()
+        await other.hello()
+        silent.frozen = True
+        assert await silent.code() is grpc.StatusCode.ABORTED
+        await other.beat()
+        await other.next("beat_taken")
+        await eventually(lambda: hub.log.count("instance.disconnected"))

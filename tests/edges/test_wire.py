@@ -58,7 +58,7 @@ async def test_a_cut_within_a_message_costs_nothing(dsn: str, kind: str) -> None
 
 async def test_a_slow_network_costs_time_and_nothing_else(dsn: str) -> None:
     async with a_world(dsn) as control, a_hub(dsn, suspect_after=6, dead_after=20) as hub, Wire(hub.address) as wire:
-        wire.delay(0.05, 0.5)
+        wire.hold_up(0.05, 0.5)
         async with some_agents(wire.address, slots=10) as agents:
             runs = [await fire(control, 0.2) for _ in range(10)]
             for run_id in runs:

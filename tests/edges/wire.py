@@ -46,7 +46,7 @@ class Wire(Port):
         """The next message of this kind is cut off when so much of it has passed, from nothing (0) to all (1)."""
         self._kind, self._share = kind, share
 
-    def delay(self, least: float, most: float) -> None:
+    def hold_up(self, least: float, most: float) -> None:
         """From now on whatever passes takes so many seconds, at random and in order."""
         self._delays = least, most
 

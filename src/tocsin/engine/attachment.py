@@ -318,7 +318,11 @@ class Attachment:
             self._attempts.given_back.add((run_id, fence))
             self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
 
-    def silent(self) -> None:
+    def silent(self, seconds: float) -> None:
+        if seconds > 2 * self._patience.dead_after.total_seconds():
+            # Whatever stands between us takes what we say: nobody else will ever end this.
+            self._post.lost()
+            return
         self._post.probe()
         if not self._is_suspect:
             self._is_suspect = True

@@ -41,8 +41,8 @@ class Connected(Protocol):
 
     def answered(self, answer: Answer) -> None: ...
 
-    def silent(self) -> None:
-        """It was not heard for longer than it may be silent."""
+    def silent(self, seconds: float) -> None:
+        """It was not heard for so long, which is longer than it may be silent."""
         ...
 
     def revoked(self) -> None:
@@ -119,5 +119,6 @@ class Beats:
 
     def _look_for_silent(self, now: float) -> None:
         for holder, connected in list(self._connected.items()):
-            if now - self._heard_at[holder] > connected.suspect_after.total_seconds():
-                connected.silent()
+            silence = now - self._heard_at[holder]
+            if silence > connected.suspect_after.total_seconds():
+                connected.silent(silence)
