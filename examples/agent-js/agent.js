@@ -1,28 +1,20 @@
-// The agent's side of proto/tocsin/v1/agent.proto: one process, its agents, a stream to one of the hubs.
-// Written from that description alone. Results are kept until a hub has settled them, over as many streams as that takes;
-// what runs goes on while there is no stream, up to the end of the lease.
+// The agent's side of proto/tocsin/v1/agent.proto, written from that alone: one process, its agents, a stream to a hub.
+// Results are kept until one has settled them; what runs goes on without a stream, up to the end of the lease.
 
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
-import protoLoader from '@grpc/proto-loader';
-import { MIB, encode, failure, text, tooLarge } from './values.js';
-
-const PROTO = fileURLToPath(new URL('../../proto/tocsin/v1/agent.proto', import.meta.url));
-const LOADING = { keepCase: true, longs: String, defaults: true, oneofs: true };
-const { AgentHub } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO, LOADING)).tocsin.v1;
+import { AgentHub, MIB, encode, failure, seconds, text, tooLarge } from './wire.js';
 
 const FINAL = ['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT'];
 const CHANNEL = {
   'grpc.max_receive_message_length': 8 * MIB,
   'grpc.use_local_subchannel_pool': 1, // otherwise a new client inherits the backoff of the one before
 };
-// All in seconds.
-const TICK = 0.1;
-const WELCOME_WITHIN = 10; // until a hub has told its terms
-const SILENCE = 5; // that a hub is allowed in any case
+const TICK = 0.1; // in seconds, as all of these
+const WELCOME_WITHIN = 20; // until a hub has told its terms
+const SILENCE = 3; // that a hub is allowed in any case
 const RETRY_FIRST = 0.2;
 const RETRY_MOST = 5;
 const LEASE_PART = 0.95; // work stops a little before somebody else may begin it
@@ -53,6 +45,7 @@ class Instance {
   stream = null;
   failures = 0;
   welcomes = 0;
+  stopping = []; // what was let go at the lease's end
   drainUntil = Infinity;
   saidGoodbye = false;
   over = new AbortController();
@@ -84,13 +77,14 @@ class Instance {
     this.lastStream = '0';
     this.beats = 0;
     this.beatsSent = new Map();
-    this.leaseUntil = 0;
+    this.leaseUntil = this.lostAt = 0;
   }
 
   async serve() {
     const ticking = setInterval(() => this.tick(), TICK * 1000);
     try {
       for (let place = Math.floor(Math.random() * this.hubs.length); !this.over.signal.aborted; place++) {
+        await this.letGo();
         const { status, details, moving } = await this.connect(this.hubs[place % this.hubs.length]);
         if (this.saidGoodbye && ['OK', 'FAILED_PRECONDITION'].includes(status)) break;
         if (FINAL.includes(status) && !this.welcomes) throw new Error(`the hub refuses us: ${status}: ${details}`);
@@ -138,8 +132,8 @@ class Instance {
       });
       this.stream = stream;
       this.hellos += 1;
-      const ours = { instance_id: this.id, held: this.held(), last_stream: this.lastStream };
-      this.send('hello', { ...this.introduction, ...ours });
+      const { id: instance_id, lastStream: last_stream } = this;
+      this.send('hello', { ...this.introduction, instance_id, last_stream, held: this.held() });
     });
   }
 
@@ -161,6 +155,7 @@ class Instance {
 
   renewLease(sentAt) {
     this.leaseUntil = Math.max(this.leaseUntil, sentAt + this.terms.deadAfter * LEASE_PART);
+    this.lostAt = Math.max(this.lostAt, sentAt + this.terms.deadAfter);
   }
 
   on_welcome(welcome, stream) {
@@ -314,7 +309,14 @@ class Instance {
   loseLease() {
     const running = [...this.entries.values()].filter((entry) => entry.running && entry.held);
     for (const entry of running) this.release(entry, 'lease_lost');
+    this.stopping.push(...running);
     if (this.connected || running.length) this.stream?.close('DEADLINE_EXCEEDED', 'the lease is over');
+  }
+
+  // A Hello gives away what it does not name: that has stopped by then, or may be begun elsewhere in any case.
+  async letGo() {
+    while (now() < this.lostAt && this.stopping.some((entry) => entry.running)) await sleep(TICK * 1000);
+    this.stopping = [];
   }
 
   settle(verdict) {
@@ -394,6 +396,5 @@ class Instance {
 }
 
 const now = () => performance.now() / 1000;
-const seconds = (duration) => (duration ? Number(duration.seconds) + duration.nanos / 1e9 : 0);
 const asHeld = ({ id, fence, progress }) => ({ run_id: id, fence, progress });
 const say = (line) => process.stderr.write(`tocsin: ${line.replace(/\s+/g, ' ').trim()}\n`);

@@ -1,6 +1,18 @@
-// Whatever an agent returns or throws, as the wire takes it.
+// The wire's description as it stands in proto/, and what an agent returns or throws in its terms.
 
+import { fileURLToPath } from 'node:url';
+import grpc from '@grpc/grpc-js';
+import protoLoader from '@grpc/proto-loader';
+
+const PROTO = fileURLToPath(new URL('../../proto/tocsin/v1/agent.proto', import.meta.url));
+const LOADING = { keepCase: true, longs: String, defaults: true, oneofs: true };
+
+export const { AgentHub } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO, LOADING)).tocsin.v1;
 export const MIB = 1024 * 1024;
+
+export function seconds(duration) {
+  return duration ? Number(duration.seconds) + duration.nanos / 1e9 : 0;
+}
 
 // Whatever it is, a string that protobuf can carry.
 export function text(value, most) {
