@@ -65,7 +65,7 @@ async def test_an_input_that_has_grown_too_large_fails_its_run_and_nothing_else(
 
 
 async def test_who_drains_hears_of_all_that_was_assigned_before_its_next_beat_is_answered() -> None:
-    outgoing = Outgoing(now=lambda: None, lost=lambda: None)
+    outgoing = Outgoing(now=lambda: None, lost=lambda: None, revoked=lambda _: None)
     outgoing.assign(an_assignment(), AgentSpec(name="agent"))
     outgoing.drain()
     outgoing.beat_taken(7)
