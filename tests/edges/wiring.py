@@ -86,6 +86,8 @@ class Process:
         self._address = address
         self._credentials = credentials
         self._got: asyncio.Queue[Any] = asyncio.Queue()
+        # A call takes one message at a time, and beats come by themselves.
+        self._turn = asyncio.Lock()
         self.kept: list[pb.FromHub] = []
         self.seq = 0
         self.held: dict[str, pb.Held] = {}
@@ -129,7 +131,8 @@ class Process:
                     await self.beat()
 
     async def say(self, **message: Any) -> None:
-        await self.call.write(pb.FromAgent(**message))
+        async with self._turn:
+            await self.call.write(pb.FromAgent(**message))
 
     async def hello(self, *, held: Sequence[pb.Held] = (), last_stream: int = 0) -> pb.Welcome:
         await self.say(hello=pb.Hello(instance_id=self.id, held=held, last_stream=last_stream, **self._hello))
