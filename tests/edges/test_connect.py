@@ -151,6 +151,52 @@ async def test_a_result_of_another_fence_is_fenced(dsn: str) -> None:
         assert (await control.run(UUID(run.run_id)))["state"] == "running"
 
 
+async def test_a_result_of_a_run_that_its_stream_does_not_know_is_fenced(dsn: str) -> None:
+    """A process that leaves a run out of its Hello has let it go."""
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub:
+        async with Process(hub.address) as process:
+            welcome = await process.hello()
+            await process.credit(1)
+            await control.fire("t")
+            (run,) = await process.assigned()
+        async with Process(hub.address, instance_id=process.id) as again:
+            await again.hello(last_stream=welcome.stream)
+            (given_back,) = (await again.next("settled")).settled.verdicts
+            assert (given_back.run_id, given_back.fenced) == (run.run_id, False)
+            assert (await again.finish(run, succeeded=b"1"))[0].fenced
+
+
+async def test_a_stream_that_its_process_ends_is_heard_to_its_last_word(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        process.frozen = True
+        result = pb.Result(run_id=run.run_id, fence=run.fence, succeeded=b"1")
+        await process.say(finished=pb.Finished(results=[result]))
+        await process.call.done_writing()
+        assert not (await process.next("settled")).settled.verdicts[0].fenced
+        assert await process.code() is grpc.StatusCode.OK
+        assert (await control.run(UUID(run.run_id)))["state"] == "succeeded"
+
+
+async def test_a_run_that_does_not_stop_is_closed_and_its_process_told(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t"), cancel_within=SECOND / 2) as control,
+        a_process(dsn) as (_, process),
+    ):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        await control.cancel_run(UUID(run.run_id))
+        assert (await process.next("cancel")).cancel.within.ToTimedelta() == SECOND / 2
+        (verdict,) = (await process.next("settled")).settled.verdicts
+        assert (verdict.run_id, verdict.fenced) == (run.run_id, False)
+        assert (await process.finish(run, succeeded=b"1"))[0].fenced
+
+
 async def test_a_result_that_comes_twice_is_settled_once(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
         await process.hello()

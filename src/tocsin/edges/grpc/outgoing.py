@@ -39,6 +39,7 @@ class Outgoing:
         self._assigned: list[pb.Assignment] = []
         self._verdicts: list[pb.Verdict] = []
         self._beat_taken = 0
+        self._assigns_first = False
         self._waits = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -64,6 +65,10 @@ class Outgoing:
                 async with asyncio.timeout(within):
                     await write(message)
             self._has_room.set()
+
+    def drain(self) -> None:
+        """What is assigned goes before answers to beats from now on, which so tell that nothing more comes."""
+        self._assigns_first = True
 
     def send(self, message: pb.FromHub) -> None:
         self._others.append(message)
@@ -108,6 +113,8 @@ class Outgoing:
 
     def _next(self) -> pb.FromHub | None:
         """Beats and what stops a run go before new work."""
+        if self._assigned and self._assigns_first:
+            return pb.FromHub(assign=pb.Assign(runs=self._next_runs()))
         if self._beat_taken:
             seq, self._beat_taken = self._beat_taken, 0
             return pb.FromHub(beat_taken=pb.BeatTaken(seq=seq))

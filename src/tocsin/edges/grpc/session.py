@@ -189,6 +189,7 @@ class Session:
             case "draining":
                 self._log.info("instance.draining", instance=self.who.name, holder=str(self.who.id))
                 await attachment.drain()
+                self.outgoing.drain()
             case "goodbye":
                 returned = wire.held_of(message.goodbye.returned)
                 self._log.info("instance.left", instance=self.who.name, holder=str(self.who.id), returned=len(returned))
