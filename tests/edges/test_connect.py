@@ -161,8 +161,6 @@ async def test_a_result_of_a_run_that_its_stream_does_not_know_is_fenced(dsn: st
             (run,) = await process.assigned()
         async with Process(hub.address, instance_id=process.id) as again:
             await again.hello(last_stream=welcome.stream)
-            (given_back,) = (await again.next("settled")).settled.verdicts
-            assert (given_back.run_id, given_back.fenced) == (run.run_id, False)
             assert (await again.finish(run, succeeded=b"1"))[0].fenced
 
 
@@ -197,15 +195,37 @@ async def test_a_run_that_does_not_stop_is_closed_and_its_process_told(dsn: str)
         assert (await process.finish(run, succeeded=b"1"))[0].fenced
 
 
-async def test_a_result_that_comes_twice_is_settled_once(dsn: str) -> None:
+async def test_a_result_that_comes_twice_is_settled_once_and_answered_alike(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
         await process.hello()
         await process.credit(1)
         await control.fire("t")
         (run,) = await process.assigned()
         assert not (await process.finish(run, succeeded=b"1"))[0].fenced
+        assert not (await process.finish(run, succeeded=b"1"))[0].fenced
         assert (await process.finish(run, succeeded=b"2"))[0].fenced
         assert (await control.run(UUID(run.run_id)))["output"] == 1
+
+
+@pytest.mark.parametrize("outcome", [{"succeeded": b"1"}, {"failed": pb.Failure(kind="ValueError", message="no")}])
+async def test_a_result_whose_answer_was_lost_is_answered_on_the_next_stream(dsn: str, outcome: Any) -> None:
+    trigger = a_trigger("t", overlap=Overlap.ALLOW)
+    async with a_control(dsn, trigger) as control, a_hub(dsn) as hub, a_hub(dsn) as other:
+        async with Process(hub.address) as process:
+            welcome = await process.hello()
+            await process.credit(2)
+            await control.fire("t")
+            await control.fire("t")
+            taken, cancelled = await process.assigned(2)
+            await process.finish(taken, **outcome)
+            await control.cancel_run(UUID(cancelled.run_id))
+            await process.next("cancel")
+        held = [pb.Held(run_id=run.run_id, fence=run.fence) for run in (taken, cancelled)]
+        async with Process(other.address, instance_id=process.id) as again:
+            anew = await again.hello(held=held, last_stream=welcome.stream)
+            assert (list(anew.valid), list(anew.fenced)) == ([held[1]], [])
+            (verdict,) = (await again.next("settled")).settled.verdicts
+            assert (verdict.run_id, verdict.fenced) == (taken.run_id, False)
 
 
 @pytest.mark.parametrize(

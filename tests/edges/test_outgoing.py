@@ -74,7 +74,7 @@ async def test_who_drains_hears_of_all_that_was_assigned_before_its_next_beat_is
     async def write(message: pb.FromHub) -> None:
         written.append(message)
 
-    writing = asyncio.create_task(outgoing.write_all(write))
+    writing = asyncio.create_task(outgoing.write_all(write, within=1))
     await eventually(lambda: outgoing.waiting == 0)
     writing.cancel()
     assert [message.WhichOneof("message") for message in written] == ["assign", "beat_taken"]

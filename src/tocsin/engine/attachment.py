@@ -213,7 +213,7 @@ class Attachment:
             reports.progress(reports.message or "" if progress is None else progress, fraction)
 
     def finish_runs(self, results: Sequence[Result]) -> None:
-        """Each is settled and answered, or answered as fenced."""
+        """Each is settled and answered, or answered as it was before, or as fenced."""
         for result in results:
             reports = self._receiver.awaits(result.run_id, result.fence)
             if reports is None:
@@ -226,6 +226,7 @@ class Attachment:
             reports.follow_ups = result.follow_ups
             if isinstance(result.outcome, Stopped):
                 self._say_why(result.run_id)
+            self._attempts.heard(result)
             self._receiver.ended(result.run_id, result.fence, result.outcome)
 
     def _say_why(self, run_id: UUID) -> None:
@@ -241,7 +242,7 @@ class Attachment:
         if hand is not None and hand.assignment.fence == result.fence:
             # It is being written: the answer comes with that.
             return
-        self._post.settled(result.run_id, result.fence, fenced=True)
+        self._post.settled(result.run_id, result.fence, fenced=not self._attempts.has_taken(result))
 
     async def drain(self) -> None:
         """It takes no more work."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from tocsin.clock import Clock
@@ -69,6 +69,10 @@ class House:
     beats: Beats
 
 
+REMEMBERED: Final = 100
+"""Results of a process that are known if they are said once more."""
+
+
 class Told(Attempts):
     """The attempts of a process elsewhere, which is told what became of what it said.
 
@@ -79,6 +83,16 @@ class Told(Attempts):
         super().__init__(database=house.database, clock=house.clock, who=who)
         self._post = post
         self.given_back: set[tuple[UUID, int]] = set()
+        self._said: dict[tuple[UUID, int], Outcome] = {}
+        self._taken: dict[tuple[UUID, int], Outcome] = {}
+
+    def heard(self, result: Result) -> None:
+        """It is about to be settled."""
+        self._said[result.run_id, result.fence] = result.outcome
+
+    def has_taken(self, result: Result) -> bool:
+        """Whether this very result has been settled not long ago."""
+        return self._taken.get((result.run_id, result.fence)) == result.outcome
 
     async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
         ours = await super().settle(ends)
@@ -88,4 +102,9 @@ class Told(Attempts):
                 self.given_back.discard((end.run_id, end.fence))
                 continue
             self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
+            said = self._said.pop((end.run_id, end.fence), None)
+            if said is not None and end.run_id in ours:
+                self._taken[end.run_id, end.fence] = said
+                if len(self._taken) > REMEMBERED:
+                    del self._taken[next(iter(self._taken))]
         return ours

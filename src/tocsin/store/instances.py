@@ -112,6 +112,14 @@ class Instances:
         rows = await self._database.fetch("adopt", holder=holder, ids=ids, fences=fences, agents=list(agents))
         return [assignment_of(row) for row in rows]
 
+    async def taken_results(self, holder: UUID, held: Sequence[Held]) -> set[Held]:
+        """Of these runs, which are not the process's own any more, those that have ended as it said."""
+        if not held:
+            return set()
+        ids, fences = [run_id for run_id, _ in held], [fence for _, fence in held]
+        rows = await self._database.fetch("taken_results", holder=holder, ids=ids, fences=fences)
+        return {(row["run_id"], row["fence"]) for row in rows}
+
     async def strays(self, holder: UUID, held: Sequence[Held]) -> list[Stray]:
         """The process's runs that it does not name as it comes again."""
         ids, fences = [run_id for run_id, _ in held], [fence for _, fence in held]

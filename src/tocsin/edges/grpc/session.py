@@ -131,6 +131,8 @@ class Session:
             # Nothing is claimed in its name here until it is read from, so whatever it does not name is not on its way.
             self._attachment.give_back(await self._replica.instances.strays(self.who.id, held))
         valid = {(one.run_id, one.fence) for one in ours}
+        passed = set(held) - valid
+        taken = await self._replica.instances.taken_results(self.who.id, sorted(passed))
         patience = self._patience
         self.outgoing.send(
             pb.FromHub(
@@ -143,11 +145,14 @@ class Session:
                     dead_after=wire.duration(patience.dead_after),
                     max_message_bytes=MAX_MESSAGE,
                     valid=wire.held_message(valid),
-                    fenced=wire.held_message(set(held) - valid),
+                    fenced=wire.held_message(passed - taken),
                     stream=self._stream,
                 )
             )
         )
+        for run_id, fence in taken:
+            # The answer to its result was lost with an earlier stream.
+            self.outgoing.settled(run_id, fence, fenced=False)
 
     async def _read(self, context: Any) -> None:
         """Raises: BadInput, StoreError."""

@@ -59,6 +59,14 @@ SELECT r.id, r.trigger_id, t.name AS trigger, r.agent, r.kind, r.lane, r.fence, 
   LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
  WHERE r.agent = ANY (:agents::text[])
 
+-- name: taken_results
+-- Of the runs that a process presents and that are not its own any more, those whose end is of its own word.
+SELECT t.run_id, t.fence
+  FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)
+  JOIN tocsin.transitions t ON t.run_id = g.id AND t.fence = g.fence AND t.from_state = 'running'
+ WHERE t.actor = 'instance:' || :holder::uuid
+   AND t.reason IS DISTINCT FROM 'interrupted' AND t.reason IS DISTINCT FROM 'lost'
+
 -- name: strays
 -- Runs of a process that it does not name as it comes again: it does not have them, and will not get them any more.
 SELECT r.id, r.fence, r.agent
