@@ -27,8 +27,7 @@ BUSY: Final = 600 * SCALE
 BREAK: Final = 60 * SCALE
 CALM: Final = (BUSY - 3 * BREAK) / 4
 SUSPECT_AFTER: Final = max(2.0, 20 * SCALE)
-# A break, the longest pause between two tries, and the beats before and after them.
-DEAD_AFTER: Final = max(12.0, 90 * SCALE)
+DEAD_AFTER: Final = max(9.0, 90 * SCALE)
 SWEEP_EVERY: Final = 5 * SCALE
 
 Ledger = Callable[[], list[dict[str, Any]]]

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from tests.edges.wiring import Process, a_control, a_hub
-from tests.engine.building import a_trigger, eventually
+from tests.engine.building import DEADLINE, a_trigger, eventually
 from tests.executors.conftest import an_assignment
 from tocsin.domain.agent import MAX_PAYLOAD, AgentSpec
 from tocsin.edges.grpc.outgoing import Outgoing
@@ -74,7 +74,7 @@ async def test_who_drains_hears_of_all_that_was_assigned_before_its_next_beat_is
     async def write(message: pb.FromHub) -> None:
         written.append(message)
 
-    writing = asyncio.create_task(outgoing.write_all(write, within=1))
+    writing = asyncio.create_task(outgoing.write_all(write, within=DEADLINE))
     await eventually(lambda: outgoing.waiting == 0)
     writing.cancel()
     assert [message.WhichOneof("message") for message in written] == ["assign", "beat_taken"]

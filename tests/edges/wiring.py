@@ -86,12 +86,11 @@ class Process:
         self._address = address
         self._credentials = credentials
         self._got: asyncio.Queue[Any] = asyncio.Queue()
-        # A call takes one message at a time, and beats come by themselves.
-        self._turn = asyncio.Lock()
         self.kept: list[pb.FromHub] = []
         self.seq = 0
         self.held: dict[str, pb.Held] = {}
         self.welcomed = self.frozen = self.deaf = False
+        self._turn = asyncio.Lock()
         self._flooder: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

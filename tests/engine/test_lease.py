@@ -473,23 +473,6 @@ async def test_a_killed_process_gives_its_runs_back_within_seconds_not_a_lease(w
     assert (await world.run(run_id))["fence"] == 2
 
 
-async def test_a_sweep_that_is_held_up_leaves_what_was_settled_meanwhile(world: World) -> None:
-    await world.declare(a_trigger())
-    holder, peer = await world.peer(), await world.peer()
-    await world.queue()
-    held = await holder.claim_one()
-
-    async def waits() -> bool:
-        return bool(await world.admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-
-    async with world.admin.transaction():
-        await world.admin.fetch("SELECT FROM tocsin.leases WHERE holder = $1 FOR UPDATE", holder.who.holder)
-        sweeping = asyncio.create_task(peer.sweep(holder.who.holder))
-        await eventually(waits)
-        assert await holder.settle(an_end(held)) == {held.run_id}
-    assert await sweeping == []
-
-
 async def test_a_settled_run_is_not_swept_and_a_swept_one_not_settled(world: World) -> None:
     await world.declare(a_trigger())
     holder, peer = await world.peer(), await world.peer()

@@ -39,15 +39,15 @@ def test_answers_count_for_the_beat_that_they_name() -> None:
     assert lease.ends_at == ends(102.0, 10.0)
 
 
-def test_a_hello_that_is_welcomed_counts_like_a_beat_and_answers_no_older_one() -> None:
+def test_another_stream_does_not_lengthen_it_and_answers_no_older_beat() -> None:
     lease = Lease()
     lease.welcomed(100.0, 10.0)
     seq = lease.sending(104.0)
     lease.welcomed(105.0, 10.0)
-    assert lease.ends_at == ends(105.0, 10.0)
+    assert lease.ends_at == ends(100.0, 10.0)
     assert not lease.taken(seq)
     lease.welcomed(106.0, 20.0)
-    assert lease.ends_at == ends(106.0, 20.0)
+    assert lease.ends_at == ends(100.0, 20.0)
 
 
 def test_after_its_end_the_next_hello_begins_anew_and_numbers_go_on() -> None:

@@ -30,9 +30,10 @@ class Lease:
         return None if self._since is None else self._since + self._dead_after
 
     def welcomed(self, hello_at: float, dead_after: float) -> None:
-        """A hub goes on with us, and has renewed our lease after ``hello_at``, when the Hello was sent."""
+        """A hub goes on with us. hello_at: when the Hello was sent, which counts where no lease runs."""
         self._dead_after = dead_after
-        self._since = hello_at if self._since is None else max(self._since, hello_at)
+        if self._since is None:
+            self._since = hello_at
         # An answer comes on the stream of its beat, or not at all.
         self._sent.clear()
 

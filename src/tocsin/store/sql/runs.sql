@@ -23,9 +23,7 @@ WITH instant AS (
      WHERE l.holder = s.holder AND l.ended_at IS NULL
        AND (l.expires_at < instant.now OR l.holder = ANY (:dead_holders))
     RETURNING l.holder
-), dead AS MATERIALIZED (
-    -- Materialized: where a run is looked at again because its holder settled it meanwhile, PostgreSQL would
-    -- else begin the update above once more, and refuse the whole statement.
+), dead AS (
     SELECT b.holder FROM buried b
      UNION ALL
     SELECT s.holder FROM suspect s
