@@ -6,6 +6,7 @@ from uuid import UUID
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.edges.wiring import Process, a_control, a_hub, a_process
 from tests.engine.building import SECOND, a_trigger, eventually
@@ -205,6 +206,23 @@ async def test_a_result_that_comes_twice_is_settled_once_and_answered_alike(dsn:
         assert not (await process.finish(run, succeeded=b"1"))[0].fenced
         assert (await process.finish(run, succeeded=b"2"))[0].fenced
         assert (await control.run(UUID(run.run_id)))["output"] == 1
+
+
+async def test_a_success_that_asks_for_what_cannot_be_had_fails_for_good_and_ends_nothing_else(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t", overlap=Overlap.ALLOW)) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(3)
+        for _ in range(3):
+            await control.fire("t")
+        first, second, third = await process.assigned(3)
+        never = pb.FollowUp(input=b"{", after=Duration(seconds=1))
+        assert not (await process.finish(first, succeeded=b"1", follow_ups=[never]))[0].fenced
+        assert not (await process.finish(second, succeeded=b"1", follow_ups=[pb.FollowUp()] * 101))[0].fenced
+        assert not (await process.finish(third, succeeded=b"1"))[0].fenced
+        shown = [await control.run(UUID(run.run_id)) for run in (first, second, third)]
+        assert [(run["state"], run["reason"]) for run in shown] == [("failed", "fatal")] * 2 + [("succeeded", None)]
+        assert "input of a scheduled run" in shown[0]["error"]
+        assert "follow-ups" in shown[1]["error"]
 
 
 @pytest.mark.parametrize("outcome", [{"succeeded": b"1"}, {"failed": pb.Failure(kind="ValueError", message="no")}])

@@ -88,6 +88,10 @@ class Link:
 
     # --- on the agents' loop
 
+    @property
+    def connected(self) -> bool:
+        return self._standing.connected
+
     def start(self) -> "Future[None]":
         """The link's thread runs; the future is done when it has ended.
 
@@ -184,6 +188,7 @@ class Link:
                 deliver=lambda message: self._app.post(partial(self._work.receive, number, message)),
                 leaving=self._leaving,
                 rearm=self._rearm,
+                all_said=lambda: self._app.post(self._work.arrived.set),
             )
             if self._halt.is_set():
                 return End(None)

@@ -58,6 +58,7 @@ class Stream:
         deliver: Callable[[pb.FromHub], None],
         leaving: Callable[[float, str], None],
         rearm: Callable[[], None],
+        all_said: Callable[[], None],
     ) -> None:
         self._call = call
         self._outbox = outbox
@@ -67,6 +68,8 @@ class Stream:
         self._deliver = deliver
         self._leaving = leaving
         self._rearm = rearm
+        self._all_said = all_said
+        self._last_call: int | None = None
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         # A call takes one message at a time.
@@ -96,8 +99,7 @@ class Stream:
         """The hub has been told, and has ended the stream or had two seconds for that."""
         with suppress(*BROKEN, TimeoutError):
             async with asyncio.timeout(GOODBYE_WITHIN):
-                for last in self._outbox.take(asyncio.get_running_loop().time()):
-                    await self._send(last)
+                await self._empty_outbox()
                 await self._send(message)
                 async with self._turn:
                     await self._call.done_writing()
@@ -153,6 +155,8 @@ class Stream:
                 case "beat_taken":
                     if self._lease.taken(message.beat_taken.seq):
                         self._rearm()
+                    if self._last_call is not None and message.beat_taken.seq >= self._last_call:
+                        self._all_said()
                 case "probe":
                     self._heart.probe()
                 case "leaving":
@@ -174,8 +178,15 @@ class Stream:
             except TimeoutError:
                 pass
             self._wake.clear()
-            for message in self._outbox.take(loop.time()):
-                await self._send(message)
+            await self._empty_outbox()
+
+    async def _empty_outbox(self) -> None:
+        for message in self._outbox.take(asyncio.get_running_loop().time()):
+            await self._send(message)
+            if message.HasField("draining"):
+                # The answer to a beat behind it comes behind all that was on its way.
+                self._last_call = self._lease.seq + 1
+                self._heart.probe()
 
     async def _send(self, message: pb.FromAgent) -> None:
         async with self._turn:
