@@ -75,7 +75,7 @@ def unkeyed() -> Statements:
 
 def overlapping() -> Statements:
     statements = without(load(), "claim", r"r\.scope IS NULL\s+OR r\.not_after", "true OR r.not_after")
-    statements = without(statements, "claim", r"busy ON c\.scope IS NOT NULL AND", "busy ON false AND")
+    statements = without(statements, "claim", r"WHERE b\.scope = c\.scope AND", "WHERE false AND")
     return without(statements, "materialise", r"WHEN (\(SELECT h\.scope FROM tocsin\.runs h)", r"WHEN false AND \1")
 
 
