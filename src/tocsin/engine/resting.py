@@ -30,7 +30,7 @@ async def pause(session: Session, triggers: Triggers, row: TriggerRow, reason: s
     """The trigger rests for one reason more. What was due is decided first; what is queued is withdrawn."""
     if not row.paused:
         await decide_due(session, triggers, row)
-        row = await triggers.lock(session, row.name) or row
+        row = await triggers.locked(session, row.name) or row
     await triggers.set_paused(session, row, reasons=sorted({*row.paused, reason}), plan=None)
     await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,))
 

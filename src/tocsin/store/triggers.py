@@ -1,6 +1,7 @@
 """Triggers and agents in the database: declared, locked when due, moved on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -59,7 +60,7 @@ class Triggers:
         skips = [(d.trigger.id, skip) for d in decisions if d.plan is not None for skip in d.plan.skips]
         rows = await session.fetch(
             "materialise",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             holder=self._who.holder,
             **_occurrence_columns(fired),
@@ -107,13 +108,35 @@ class Triggers:
         return row["id"] if row else None
 
     async def lock(self, session: Session, name: str) -> TriggerRow | None:
-        """The row, ours until the caller's transaction ends."""
+        """The row, ours until the caller's transaction ends, which goes by the row's ``now`` from here on."""
         row = await session.fetchrow("lock_trigger", now=self._clock.now(), name=name)
-        return row_of(row) if row else None
+        now = await self._held(session)
+        return replace(row_of(row), now=now) if row else None
 
     async def lock_named(self, session: Session, names: Sequence[str]) -> dict[str, TriggerRow]:
         rows = await session.fetch("lock_named", now=self._clock.now(), names=list(names))
-        return {row["name"]: row_of(row) for row in rows}
+        now = await self._held(session)
+        return {row["name"]: replace(row_of(row), now=now) for row in rows}
+
+    async def locked(self, session: Session, name: str) -> TriggerRow | None:
+        """The row as it stands by now, of which the caller has the lock already."""
+        row = await session.fetchrow("get_trigger", now=self._now(session), name=name)
+        return row_of(row) if row else None
+
+    async def _held(self, session: Session) -> datetime:
+        """Its locks are held: what is changed counts from now on.
+
+        A transaction's own ``now()`` is when it began. A tick that it then waited for has decided later
+        instants, which a change that counts from ``now()`` would decide again, or call not due.
+        """
+        row = await session.fetchrow("wall_now", now=self._clock.now())
+        assert row is not None  # a SELECT without FROM always has one row
+        at: datetime = row["now"]
+        session.instant = at
+        return at
+
+    def _now(self, session: Session) -> datetime | None:
+        return session.instant or self._clock.now()
 
     async def page(
         self, *, limit: int, after: str | None = None, source: str | None = None, agent: str | None = None
@@ -124,10 +147,10 @@ class Triggers:
         return [row_of(row) for row in rows]
 
     async def insert(self, session: Session, new: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._clock.now())
+        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._now(session))
 
     async def change(self, session: Session, changed: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._clock.now())
+        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._now(session))
 
     def _columns(self, new: Sequence[NewTrigger]) -> dict[str, Any]:
         return {
@@ -146,7 +169,7 @@ class Triggers:
         """The trigger rests for ``reasons``; the plan is where its cursor stands now, None where it stood."""
         await session.fetchrow(
             "set_paused",
-            now=self._clock.now(),
+            now=self._now(session),
             id=row.id,
             paused=list(reasons),
             status=plan.status if plan else row.status,
@@ -164,7 +187,7 @@ class Triggers:
         """The plan's skips are accounted for."""
         await session.fetch(
             "add_skips",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             trigger_ids=[trigger_id for _ in plan.skips],
             firsts=[skip.opened_at for skip in plan.skips],
@@ -182,7 +205,7 @@ class Triggers:
         """Queued, never claimed runs of these kinds are skipped; how many."""
         row = await session.fetchrow(
             "withdraw",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             trigger_id=trigger_id,
             reason=reason,
@@ -192,12 +215,12 @@ class Triggers:
 
     async def delete(self, session: Session, trigger_id: UUID) -> None:
         """The trigger is out of service, and what of it still waits to be retried is cancelled."""
-        await session.fetchrow("cancel_queued", now=self._clock.now(), actor=self._who.actor, trigger_id=trigger_id)
-        await session.fetchrow("delete_trigger", now=self._clock.now(), id=trigger_id)
+        await session.fetchrow("cancel_queued", now=self._now(session), actor=self._who.actor, trigger_id=trigger_id)
+        await session.fetchrow("delete_trigger", now=self._now(session), id=trigger_id)
 
     async def now(self, session: Session) -> datetime:
         """The instant that the transaction's statements go by."""
-        row = await session.fetchrow("transaction_now", now=self._clock.now())
+        row = await session.fetchrow("transaction_now", now=self._now(session))
         assert row is not None  # a SELECT without FROM always has one row
         at: datetime = row["now"]
         return at
