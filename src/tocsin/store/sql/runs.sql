@@ -306,8 +306,10 @@ SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r
  WHERE (:trigger_id::uuid IS NULL OR r.trigger_id = :trigger_id)
    AND (:agent::text IS NULL OR r.agent = :agent)
    AND (:states::text[] IS NULL OR r.state = ANY (:states))
-   AND (:before::uuid IS NULL OR r.id < :before)
-   AND (:since::timestamptz IS NULL OR r.queued_at >= :since AND r.id >= :first::uuid)
+   AND r.id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+   AND r.id >= coalesce(:first::uuid, '00000000-0000-0000-0000-000000000000')
+   AND r.queued_at >= coalesce(:since::timestamptz, '-infinity')
+   AND r.queued_at <= coalesce(:until::timestamptz, 'infinity')
  ORDER BY r.id DESC
  LIMIT :limit::bigint
 
