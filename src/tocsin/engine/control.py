@@ -21,6 +21,7 @@ from tocsin.engine import declaring, resting
 from tocsin.engine.desk import Desk
 from tocsin.engine.firing import Firing
 from tocsin.engine.insight import Insight, span_of
+from tocsin.engine.keys import Keys
 from tocsin.engine.resting import readable
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
@@ -43,7 +44,7 @@ Versions: TypeAlias = int | Collection[int] | None
 class Control:
     """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
 
-    roster: processes that run agents elsewhere, and keys. insight: what is due, and what has come of it, in sums.
+    roster: processes that run agents elsewhere. keys: who may do what. insight: what is due, and what came of it.
     """
 
     def __init__(self, *, database: Database, clock: Clock, actor: str, desk: Desk | None = None) -> None:
@@ -53,6 +54,7 @@ class Control:
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
         self.roster = Roster(database=database, clock=clock)
+        self.keys = Keys(database=database, clock=clock, actor=actor)
         self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
 

@@ -41,3 +41,7 @@ class Retention:
         await self._database.fetch("prune_triggers", before=before)
         await self._database.fetch("prune_replicas", before=before)
         await self._database.fetch("prune_instances")
+
+    async def prune_answers(self, now: datetime, *, batch: int) -> int:
+        """Answers of more than a day ago are forgotten, at most a batch; how many."""
+        return len(await self._database.fetch("prune_answers", now=now, batch=batch))

@@ -174,14 +174,38 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            || holder
 $$;
 
--- Who may connect as an agent process, and for which agents. digest: of the key, which is shown once.
-CREATE TABLE tocsin.agent_keys (
-    name       text PRIMARY KEY,
-    digest     bytea NOT NULL UNIQUE,
-    agents     text[] NOT NULL,
-    created_at timestamptz NOT NULL,
-    revoked_at timestamptz
+-- Who may do what: by the API, or as an agent process for these agents. digest: of the key, which is shown once.
+CREATE TABLE tocsin.keys (
+    name         text PRIMARY KEY,
+    digest       bytea NOT NULL UNIQUE,
+    scopes       text[] NOT NULL,
+    agents       text[] NOT NULL,
+    created_at   timestamptz NOT NULL,
+    created_by   text NOT NULL,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT keys_scopes_known
+        CHECK (scopes <> '{}' AND scopes <@ ARRAY['read', 'operate', 'admin', 'emit', 'agent']),
+    CONSTRAINT keys_agents_of_processes CHECK (('agent' = ANY (scopes)) = (agents <> '{}')),
+    CONSTRAINT keys_expire_later CHECK (expires_at > created_at)
 );
+
+-- What was answered to a request that came with a key of its own, so that the same request is answered alike.
+-- status: none, while it is being answered. For a day.
+CREATE TABLE tocsin.answers (
+    actor       text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    begun_at    timestamptz NOT NULL,
+    status      smallint,
+    headers     jsonb,
+    body        bytea,
+    PRIMARY KEY (actor, key),
+    CONSTRAINT answers_whole CHECK ((status IS NULL) = (body IS NULL) AND (status IS NULL) = (headers IS NULL))
+);
+
+CREATE INDEX answers_begun ON tocsin.answers (begun_at);
 
 -- The trail's older part: the claims of a run that is queued again, and the edges back into the queue.
 -- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.

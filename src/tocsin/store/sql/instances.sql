@@ -160,27 +160,3 @@ SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at
    AND (:name::text IS NULL OR i.name = :name OR i.id::text = :name)
  ORDER BY i.started_at DESC, i.id
  LIMIT :limit::bigint
-
--- name: create_key
--- A key by its digest, for these agents. No row: the name is taken.
-INSERT INTO tocsin.agent_keys (name, digest, agents, created_at)
-VALUES (:name::text, :digest::bytea, :agents::text[], coalesce(:now::timestamptz, now()))
-ON CONFLICT (name) DO NOTHING
-RETURNING name
-
--- name: list_keys
--- Keys by name.
-SELECT k.name, k.agents, k.created_at, k.revoked_at FROM tocsin.agent_keys k ORDER BY k.name
-
--- name: revoke_key
--- The key opens nothing any more.
-UPDATE tocsin.agent_keys k
-   SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
- WHERE k.name = :name::text
-RETURNING k.name
-
--- name: find_key
--- Whom the key lets in, and whether keys are asked for at all.
-SELECT EXISTS (SELECT FROM tocsin.agent_keys a WHERE a.revoked_at IS NULL) AS wanted, k.name, k.agents
-  FROM (SELECT :digest::bytea AS digest) g
-  LEFT JOIN tocsin.agent_keys k ON k.digest = g.digest AND k.revoked_at IS NULL
