@@ -1,0 +1,22 @@
+"""Values as every edge tells them: what JSON has forms for, instants in UTC, lengths of time in seconds."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+
+def jsonable(value: Any) -> Any:
+    """The value with only what JSON has forms for, and instants in UTC."""
+    match value:
+        case datetime():
+            return value.astimezone(UTC)
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            return {str(key): jsonable(part) for key, part in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [jsonable(part) for part in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
