@@ -12,10 +12,11 @@ def jsonable(value: Any) -> Any:
             return value.astimezone(UTC)
         case timedelta():
             return value.total_seconds()
+        # One frame a level, so that what is nested as deeply as the store takes it gets through.
         case Mapping():
-            return {str(key): jsonable(part) for key, part in value.items()}
+            return dict(zip(map(str, value), map(jsonable, value.values()), strict=True))
         case list() | tuple() | set() | frozenset():
-            return [jsonable(part) for part in value]
+            return list(map(jsonable, value))
         case None | bool() | int() | float() | str():
             return value
         case _:

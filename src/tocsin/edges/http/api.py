@@ -13,7 +13,7 @@ from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
 from tocsin.edges.http.operation import Edge, Operation
-from tocsin.edges.http.problems import Problem, on_error, on_http, on_invalid, on_problem
+from tocsin.edges.http.problems import Problem, on_broken, on_error, on_http, on_invalid, on_problem
 from tocsin.edges.http.throttle import Throttle
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
@@ -64,6 +64,7 @@ def make_api(edge: Edge) -> FastAPI:
     app.state.log = edge.log
     for noun in (triggers, runs, fleet, insight, keys):
         noun.add_to(app)
+    app.add_exception_handler(Exception, on_broken)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(TocsinError, on_error)
     app.add_exception_handler(HTTPException, on_http)

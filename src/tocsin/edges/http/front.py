@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from tocsin.domain.agent import MAX_PAYLOAD
+from tocsin.domain.errors import PayloadTooLarge
 from tocsin.edges.http.health import PATHS, Health
 from tocsin.telemetry import Log
 
@@ -35,10 +36,6 @@ HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-
-
-class _TooLarge(Exception):
-    """The body goes on beyond the limit."""
 
 
 class Front:
@@ -76,8 +73,6 @@ class Front:
     async def _guarded(self, api: Api, scope: Message, receive: Receive, answer: "_Answer") -> None:
         try:
             await api(scope, _counted(receive), answer.send)
-        except _TooLarge:
-            await answer.refuse(*_TOO_LARGE)
         except Exception as error:  # the last line of defence: one request fails, and not its connection's others
             self._log.error("http.broken", method=scope["method"], error=type(error).__name__, at=_place(error))
             await answer.refuse(
@@ -138,7 +133,7 @@ def _refusal(scope: Message) -> tuple[int, str, str, str] | None:
 
 
 def _counted(receive: Receive) -> Receive:
-    """The body, up to the limit. Raises: _TooLarge."""
+    """The body, up to the limit. Raises: PayloadTooLarge, which the API knows how to tell."""
     size = 0
 
     async def counted() -> Message:
@@ -146,7 +141,7 @@ def _counted(receive: Receive) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > MAX_BODY:
-            raise _TooLarge
+            raise PayloadTooLarge("body", size=size, limit=MAX_BODY)
         return message
 
     return counted

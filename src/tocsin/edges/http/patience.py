@@ -29,12 +29,22 @@ class Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.conn.their_state is h11.IDLE and self._is_head_too_large(data):
+            self._tell(431, "head_too_large", f"the request's line and headers take more than {MAX_HEAD:,} bytes")
+            self.transport.close()
+            return
         super().data_received(data)
         self._watch(is_due=self._is_arriving())
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch(is_due=self._is_arriving())
+
+    def _is_head_too_large(self, data: bytes) -> bool:
+        """Also of a head that arrives whole, which the parser does not measure."""
+        begun = self.conn.trailing_data[0] + data[: MAX_HEAD + 1]
+        end = begun.find(b"\r\n\r\n")
+        return (end if end >= 0 else len(begun)) > MAX_HEAD
 
     def _is_arriving(self) -> bool:
         """A request has begun and has not ended."""
@@ -58,12 +68,8 @@ class Impatient(H11Protocol):
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, or has a head beyond the limit."""
-        is_long = len(self.conn.trailing_data[0]) >= MAX_HEAD
-        if is_long:
-            self._tell(431, "head_too_large", f"the request's line and headers take more than {MAX_HEAD:,} bytes")
-        else:
-            self._tell(400, "bad_input", msg)
+        """What is no HTTP."""
+        self._tell(400, "bad_input", msg)
         self.transport.close()
 
     def _tell(self, status: int, code: str, detail: str) -> None:

@@ -115,6 +115,11 @@ async def on_error(request: Request, error: Exception) -> Response:
     return problem_of(error).response()
 
 
+async def on_broken(_: Request, __: Exception) -> Response:
+    """A fault of ours. Whoever stands in front logs it."""
+    return Problem(500, TocsinError.code, UNTOLD[500]).response()
+
+
 async def on_http(_: Request, error: Exception) -> Response:
     """What the framework refuses by itself: a path that is not there, a method that it does not have."""
     assert isinstance(error, HTTPException)  # it is registered for these
