@@ -15,7 +15,7 @@ from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.once import Once
 from tocsin.edges.http.operation import Edge
-from tocsin.edges.http.throttle import Throttle
+from tocsin.edges.http.throttle import FAILURES, Throttle
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
 from tocsin.store.answers import Answers
@@ -123,10 +123,13 @@ async def _called(app: Any, scope: dict[str, Any], body: bytes) -> Answer:
     return Answer(start["status"], headers, b"".join(part.get("body", b"") for part in rest))
 
 
-def a_front(database: Database, clock: Clock, log: Heard, *, is_local: bool = True) -> Front:
+def a_front(database: Database, clock: Clock, log: Heard, *, is_local: bool = True, failures: int = FAILURES) -> Front:
     """The whole of what stands on the port."""
     gate = Gate(
-        ring=KeyRing(database=database, clock=clock), throttle=Throttle(clock=clock), is_local=is_local, log=log
+        ring=KeyRing(database=database, clock=clock),
+        throttle=Throttle(clock=clock, failures=failures),
+        is_local=is_local,
+        log=log,
     )
     edge = Edge(
         control=lambda actor: Control(database=database, clock=clock, actor=actor),

@@ -13,7 +13,7 @@ from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
 from tocsin.edges.http.operation import Edge, Operation
-from tocsin.edges.http.problems import Problem, on_broken, on_error, on_http, on_invalid, on_problem
+from tocsin.edges.http.problems import DESCRIPTION_AT, Problem, on_broken, on_error, on_http, on_invalid, on_problem
 from tocsin.edges.http.throttle import Throttle
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
@@ -22,8 +22,6 @@ from tocsin.store.answers import Answers
 from tocsin.store.database import Database
 from tocsin.telemetry import Log
 from tocsin.version import __version__
-
-DESCRIPTION_AT: Final = "/v1/openapi.json"
 
 MOST_ACTORS: Final = 1_000
 """In whose names operations are kept at hand."""

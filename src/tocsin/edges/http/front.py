@@ -101,6 +101,8 @@ class _Answer:
         headers = [(b"content-type", media), (b"content-length", str(len(content)).encode())]
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if status == 405:
+            headers.append((b"allow", b"GET, HEAD"))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": b"" if head_only else content})
 

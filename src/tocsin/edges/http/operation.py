@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from tocsin.domain.authority import Scope
@@ -42,10 +43,8 @@ class Edge:
     log: Log
 
 
-class Json(Response):
+class Json(JSONResponse):
     """An answer as the command line's ``--json`` has it, too."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return msgspec.json.encode(jsonable(content))

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from tocsin.domain.errors import (
     BadInput,
@@ -50,8 +51,7 @@ UNTOLD: Final[dict[int, str]] = {
     503: "the database cannot be asked just now: try again",
 }
 
-#: Codes of what HTTP itself has to refuse.
-_BY_STATUS: Final[dict[int, str]] = {404: "not_found", 405: "method_not_allowed"}
+DESCRIPTION_AT: Final = "/v1/openapi.json"
 
 
 class Problem(Exception):
@@ -120,11 +120,23 @@ async def on_broken(_: Request, __: Exception) -> Response:
     return Problem(500, TocsinError.code, UNTOLD[500]).response()
 
 
-async def on_http(_: Request, error: Exception) -> Response:
+async def on_http(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself: a path that is not there, a method that it does not have."""
     assert isinstance(error, HTTPException)  # it is registered for these
-    code = _BY_STATUS.get(error.status_code, "bad_input")
-    return Problem(error.status_code, code, str(error.detail), headers=error.headers).response()
+    if error.status_code == 405:
+        allowed = ", ".join(_methods_of(request))
+        detail = f"{request.method} does nothing here; there is {allowed}"
+        return Problem(405, "method_not_allowed", detail, headers={"allow": allowed}).response()
+    if error.status_code == 404:
+        return Problem(404, "not_found", f"there is nothing here; {DESCRIPTION_AT} says what there is").response()
+    return Problem(error.status_code, BadInput.code, str(error.detail), headers=error.headers).response()
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What the path has, over all its routes; the framework names those of the first only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.path_regex.match(request.url.path)]
+    return sorted({method for route in found for method in route.methods or ()})
 
 
 async def on_invalid(_: Request, error: Exception) -> Response:

@@ -20,8 +20,9 @@ class Throttle:
     forgotten first, so that its size is bounded.
     """
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, failures: int = FAILURES) -> None:
         self._clock = clock
+        self._failures = failures
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def fail(self, address: str) -> float | None:
@@ -30,11 +31,11 @@ class Throttle:
         now = self._clock.monotonic()
         spent, since = self._spent.pop(network, (0.0, now))
         spent = max(0.0, spent - (now - since) / REFILL)
-        is_over = spent + 1 > FAILURES
+        is_over = spent + 1 > self._failures
         self._spent[network] = (spent if is_over else spent + 1, now)
         if len(self._spent) > MOST_ADDRESSES:
             self._spent.popitem(last=False)
-        return (spent + 1 - FAILURES) * REFILL if is_over else None
+        return (spent + 1 - self._failures) * REFILL if is_over else None
 
 
 def _network(address: str) -> str:
