@@ -6,7 +6,6 @@ on one stack. The first signal begins the drain, each one after it hurries it on
 """
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -27,9 +26,10 @@ from urllib.parse import urlsplit
 from tocsin.beside import Beside
 from tocsin.clock import SystemClock
 from tocsin.declared import App
-from tocsin.domain.errors import BadInput, Conflict, DatabaseUnavailable, Refused, SchemaMismatch, StoreError
-from tocsin.edges.http.front import Api, Front
+from tocsin.domain.errors import BadInput, DatabaseUnavailable, Refused, SchemaMismatch, StoreError
+from tocsin.edges.http.front import Front
 from tocsin.edges.http.health import Health
+from tocsin.edges.http.hosting import ensure_key, hosted_api
 from tocsin.edges.http.listener import Listener, bound, url_of
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
@@ -45,11 +45,6 @@ GIVE_UP_AT: Final = 4
 """So many signals end the process whatever is still in hand; the leases see to the rest."""
 
 RELEASED: Final = 4
-
-API_SESSIONS: Final = 4
-
-FIRST_KEY: Final = "first"
-"""The name of the key that ``up`` makes where one is needed and there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +140,7 @@ class Process:
             stack.push_async_callback(database.close)
             control = Control(database=database, clock=SystemClock(), actor=f"hub:{socket.gethostname()}:{os.getpid()}")
             await self._prepare(dsn, database, control)
-            await self._check_keys(control)
+            await ensure_key(control, settings, may_make=self._order.whole, tell=self._tell)
             replica = Replica(
                 dsn=dsn,
                 settings=settings,
@@ -168,7 +163,7 @@ class Process:
                     replica,
                     self._agents(replica) as address,
                     self._beside(address),
-                    self._api(dsn, front, replica),
+                    hosted_api(front, dsn=dsn, replica=replica, log=self._log),
                 ):
                     self._replica = replica
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)
@@ -187,54 +182,6 @@ class Process:
 
         async with AgentServer(replica=replica, settings=self._order.settings, log=self._log) as server:
             yield server.address
-
-    @asynccontextmanager
-    async def _api(self, dsn: str, front: Front, replica: Replica) -> AsyncIterator[None]:
-        """The API joins when it is made, beside the work that has begun. Its sessions are its own: whoever asks a lot
-        does not keep the engine from its.
-        """
-        database = Database(dsn, pooler=self._order.settings.pooled, size=API_SESSIONS)
-        joining = asyncio.create_task(self._join(front, database, replica), name="api")
-        try:
-            yield
-        finally:
-            joining.cancel()
-            await asyncio.wait({joining})
-            await database.close()
-
-    async def _join(self, front: Front, database: Database, replica: Replica) -> None:
-        # In a thread, as it takes a second that agents and schedules should not have to wait for.
-        try:
-            api = await asyncio.to_thread(_api_of, database, replica, self._order.settings, self._log)
-        except ImportError as error:
-            self._log.error("api.failed", error=str(error), advice="pip install 'tocsin[hub]'")
-            return
-        # What was made stays, too: see the replica.
-        gc.freeze()
-        front.join(api)
-        self._log.info("api.joined")
-
-    async def _check_keys(self, control: Control) -> None:
-        """Whoever can reach the API from another host needs a key, so there has to be one.
-
-        Raises: Refused.
-        """
-        settings = self._order.settings
-        if settings.is_http_local or await control.keys.are_asked_for():
-            return
-        if not self._order.whole:
-            raise Refused(
-                f"TOCSIN_HTTP_BIND={settings.http_bind} can be reached from other hosts, and there is no API key: make "
-                "one with `tocsin key create NAME --scope admin`, or choose another address, such as 127.0.0.1:8620"
-            )
-        try:
-            made = await control.keys.create(FIRST_KEY, scopes=["admin"])
-        except Conflict:
-            # Another replica was first, and has shown it; or there was one of that name, which is revoked.
-            if await control.keys.are_asked_for():
-                return
-            raise
-        self._tell(f"API key {FIRST_KEY!r} of scope admin, shown this once: {made['key']}")
 
     def _beside(self, address: str) -> Beside:
         """Raises: BadInput, when there is nothing that they could connect to."""
@@ -367,13 +314,6 @@ class Process:
                 self._workers.hurry()
         else:
             self._leave.set()
-
-
-def _api_of(database: Database, replica: Replica, settings: Settings, log: Log) -> Api:
-    """The API. Called in a thread; what it makes belongs to the event loop all the same."""
-    from tocsin.edges.http.api import api_of  # noqa: PLC0415
-
-    return api_of(database=database, replica=replica, is_local=settings.is_http_local, log=log)
 
 
 async def check_schema(database: Database) -> None:

@@ -41,6 +41,7 @@ HOT: Final[dict[str, set[str]]] = {
     "get_trigger": {"triggers_name"},
     "lock_named": {"triggers_name"},
     "withdraw": {"runs_queued"},
+    "list_runs": {"runs_pkey"},
     "why": {"occurrences_instant", "occurrences_key", "runs_pkey"},
 }
 

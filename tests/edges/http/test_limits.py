@@ -35,8 +35,11 @@ async def listening(front: Front) -> AsyncIterator[int]:
 async def port(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(Impatient, "within", 0.5)
     await world.declare(a_trigger("t"))
-    async with listening(a_front(world.database, world.clock, Heard())) as port:
+    log = Heard()
+    async with listening(a_front(world.database, world.clock, log)) as port:
         yield port
+    # Whatever a stranger does is no fault of ours.
+    assert log.count("http.broken") == 0
 
 
 class Raw:
@@ -186,6 +189,22 @@ async def test_a_request_that_trickles_in_is_given_up(port: int) -> None:
             status, body = await connection.hear()
             trickling.cancel()
             assert (status, json.loads(body)["code"]) == (408, "too_slow"), beginning
+
+
+async def test_an_answer_that_nobody_reads_is_not_kept(world: World, port: int) -> None:
+    for _ in range(12):
+        await world.control.fire("t", input="x" * 1_000_000)
+    async with Raw(port) as connection:
+        await connection.say("GET /v1/runs HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        # The stream's own buffer is bounded: what it does not take stays with the hub until it gives up.
+        await asyncio.sleep(2)
+        assert await connection.hear() == (0, b"")
+
+
+async def test_who_leaves_in_the_middle_is_no_fault(port: int) -> None:
+    async with Raw(port) as connection:
+        await connection.say(a_post(FIRE, "Content-Length: 1000") + "{")
+    assert await asked(port, "GET /v1/agents HTTP/1.1\r\nHost: localhost\r\n\r\n") == (200, "")
 
 
 async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:

@@ -82,6 +82,15 @@ async def test_a_request_that_was_never_answered_is_free_after_a_minute_and_not_
     assert await world.value("SELECT count(*) FROM tocsin.runs") == 4 + 1 + 1
 
 
+async def test_long_keys_that_begin_alike_are_not_one(world: World, client: Client) -> None:
+    await world.declare(a_trigger("t", every("1h")))
+    body = {"since": "2026-03-01T09:00:00Z", "until": "2026-03-01T12:00:00Z"}
+    ids = {
+        (await client.post("/v1/triggers/t/backfills", body, once="x" * 254 + last)).json["id"] for last in ("a", "b")
+    }
+    assert len(ids) == 2
+
+
 async def test_a_day_later_the_key_is_free_again(world: World, client: Client) -> None:
     await world.declare(a_trigger("t"))
     await client.post("/v1/triggers/t/pause", once="k")

@@ -5,6 +5,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
@@ -13,7 +14,16 @@ from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
 from tocsin.edges.http.operation import Edge, Operation
-from tocsin.edges.http.problems import DESCRIPTION_AT, Problem, on_broken, on_error, on_http, on_invalid, on_problem
+from tocsin.edges.http.problems import (
+    DESCRIPTION_AT,
+    Problem,
+    on_broken,
+    on_error,
+    on_gone,
+    on_http,
+    on_invalid,
+    on_problem,
+)
 from tocsin.edges.http.throttle import Throttle
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
@@ -43,7 +53,10 @@ def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) ->
         ring=KeyRing(database=database, clock=clock), throttle=Throttle(clock=clock), is_local=is_local, log=log
     )
     once = Once(answers=Answers(database=database, clock=clock), log=log)
-    return make_api(Edge(control=control, gate=gate, once=once, log=log))
+    app = make_api(Edge(control=control, gate=gate, once=once, log=log))
+    # Made here, in the caller's thread, it holds nobody up when it is first asked for.
+    app.openapi()
+    return app
 
 
 def make_api(edge: Edge) -> FastAPI:
@@ -63,6 +76,7 @@ def make_api(edge: Edge) -> FastAPI:
     for noun in (triggers, runs, fleet, insight, keys):
         noun.add_to(app)
     app.add_exception_handler(Exception, on_broken)
+    app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(TocsinError, on_error)
     app.add_exception_handler(HTTPException, on_http)

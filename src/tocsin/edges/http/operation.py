@@ -9,6 +9,7 @@ import binascii
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from hashlib import sha256
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -85,8 +86,8 @@ class Asked:
 
     @property
     def own_key(self) -> str | None:
-        """The key, told apart from the same one of another caller."""
-        return None if self.key is None else f"{self.caller.actor}:{self.key}"[:255]
+        """The key, told apart from the same one of another caller, and as short as a key may be."""
+        return None if self.key is None else sha256(f"{self.caller.actor}\0{self.key}".encode()).hexdigest()
 
 
 async def _asked(request: Request) -> Asked:

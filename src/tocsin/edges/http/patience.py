@@ -1,4 +1,4 @@
-"""A connection whose requests have to arrive in time, head and body, and whose heads are bounded."""
+"""A connection whose requests have to arrive in time and whose answers have to be read; its heads are bounded."""
 
 import asyncio
 from typing import Any, Final
@@ -19,6 +19,7 @@ class Impatient(H11Protocol):
 
     within = WITHIN
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -26,6 +27,7 @@ class Impatient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch(is_due=False)
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -39,6 +41,21 @@ class Impatient(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch(is_due=self._is_arriving())
+
+    def pause_writing(self) -> None:
+        """Nobody reads: what is still to be sent is kept for so long, and no longer."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.within, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_waiting()
+        super().resume_writing()
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _is_head_too_large(self, data: bytes) -> bool:
         """Also of a head that arrives whole, which the parser does not measure."""

@@ -115,6 +115,11 @@ async def on_error(request: Request, error: Exception) -> Response:
     return problem_of(error).response()
 
 
+async def on_gone(_: Request, __: Exception) -> Response:
+    """Whoever asked has left in the middle of it: there is nobody to be told."""
+    return Problem(400, BadInput.code, "the request ended before its body did").response()
+
+
 async def on_broken(_: Request, __: Exception) -> Response:
     """A fault of ours. Whoever stands in front logs it."""
     return Problem(500, TocsinError.code, UNTOLD[500]).response()
