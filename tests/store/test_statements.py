@@ -32,6 +32,7 @@ HOT: Final[dict[str, set[str]]] = {
     "look": {"triggers_wake", "runs_ready", "runs_running", "runs_cancelling", "triggers_waiting"},
     "renew": {"runs_pkey", "leases_pkey"},
     "sweep": {"runs_running"},
+    "strays": {"runs_running"},
     "fence_uncancelled": {"runs_cancelling"},
     "free_locks": {"runs_running", "leases_pkey"},
     "lock_waiting": {"triggers_waiting", "occurrences_instant", "runs_pkey"},

@@ -83,8 +83,7 @@ class Keys:
         return [_view(row) for row in await self._rows.all()]
 
     async def revoke(self, name: str) -> None:
-        """The key opens nothing any more, within a second on every replica. A process that is connected stays until
-        its stream ends.
+        """The key opens nothing any more, within a second on every replica, and the streams that it has let in end.
 
         Raises: NotFound.
         """

@@ -123,13 +123,14 @@ async def hub(dsn: str) -> AsyncIterator[tuple[int, str, Heard]]:
         await database.close()
 
 
-async def fuzzed(port: int, *options: str, examples: int) -> tuple[int, str]:
-    """(exit code, what it said) of schemathesis, in all its phases."""
+async def fuzzed(port: int, place: Path, *options: str, examples: int) -> tuple[int, str]:
+    """(exit code, what it said) of schemathesis, in all its phases. place: where it keeps what it has learnt."""
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("st")),
         "run",
         f"http://127.0.0.1:{port}/v1/openapi.json",
         *("--exclude-checks", NOT_CHECKED, "--max-examples", str(examples), "--seed", "1", "--no-color", *options),
+        cwd=place,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -138,18 +139,18 @@ async def fuzzed(port: int, *options: str, examples: int) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(600)
-async def test_a_fuzzer_with_a_key_finds_no_fault(hub: tuple[int, str, Heard]) -> None:
+async def test_a_fuzzer_with_a_key_finds_no_fault(hub: tuple[int, str, Heard], tmp_path: Path) -> None:
     port, key, log = hub
-    code, said = await fuzzed(port, "--header", f"Authorization: Bearer {key}", examples=10)
+    code, said = await fuzzed(port, tmp_path, "--header", f"Authorization: Bearer {key}", examples=10)
     assert code == 0, said[-8_000:]
     assert log.count("http.broken") == 0, log.events
     assert log.count("http.failed") == 0, log.events
 
 
 @pytest.mark.timeout(300)
-async def test_a_fuzzer_without_a_key_is_told_so_and_nothing_else(hub: tuple[int, str, Heard]) -> None:
+async def test_a_fuzzer_without_a_key_is_told_so_and_nothing_else(hub: tuple[int, str, Heard], tmp_path: Path) -> None:
     port, _, log = hub
-    code, said = await fuzzed(port, "--phases", "examples,fuzzing", "--exclude-path-regex", "z$", examples=5)
+    code, said = await fuzzed(port, tmp_path, "--phases", "examples,fuzzing", "--exclude-path-regex", "z$", examples=5)
     assert code == 0, said[-8_000:]
     selected = re.search(r"(\d+) selected", said)
     assert selected is not None

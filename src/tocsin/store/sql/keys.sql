@@ -14,11 +14,11 @@ SELECT k.name, k.scopes, k.agents, k.created_at, k.created_by, k.expires_at, k.r
  ORDER BY k.name
 
 -- name: revoke_key
--- The key opens nothing any more.
+-- The key opens nothing any more, and replicas look whom it has let in.
 UPDATE tocsin.keys k
    SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
  WHERE k.name = :name::text
-RETURNING k.name
+RETURNING k.name, pg_notify('tocsin', 'keys') AS hint
 
 -- name: find_agent_key
 -- Whom the key lets in as an agent process, and whether keys are asked for at all.
