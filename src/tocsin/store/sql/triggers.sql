@@ -183,17 +183,18 @@ SELECT t.id
  LIMIT 1
 
 -- name: list_triggers
--- Triggers by name, after a given name.
+-- Triggers by name, after a given name; the filters stand in one CASE, as in list_runs.
 SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
        t.paused, t.paused_at, t.paused_until, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.status <> 'deleted'
    AND t.name > coalesce(:after::text, '')
-   AND (:status::text IS NULL
-        OR CASE WHEN t.status = 'armed' AND t.paused <> '{}' THEN 'paused' ELSE t.status END = :status)
-   AND (:source::text IS NULL OR t.source = :source)
-   AND (:agent::text IS NULL OR t.agent = :agent)
+   AND CASE WHEN CASE WHEN t.status = 'armed' AND t.paused <> '{}' THEN 'paused' ELSE t.status END <> :status::text
+            THEN false
+            WHEN t.source <> :source::text THEN false
+            WHEN t.agent <> :agent::text THEN false
+            ELSE true END
  ORDER BY t.name
  LIMIT :limit::bigint
 
