@@ -83,9 +83,9 @@ def test_a_trigger_is_added_edited_and_deleted(declared: Tocsin) -> None:
     edited = declared("trigger", "edit", "mine", "--cron", "30 9 * * *", "--json").objects[0]
     assert edited["version"] == 2
     assert edited["input"] == {"name": "x"}
-    assert edited["rules"]["rules"] == [{"cron": "30 9 * * *"}]
+    assert edited["schedule"]["rules"] == [{"cron": "30 9 * * *"}]
     moved = declared("trigger", "edit", "mine", "--tz", "Asia/Tokyo", "--json").objects[0]
-    assert moved["rules"]["rules"] == [{"cron": "30 9 * * *", "tz": "Asia/Tokyo"}]
+    assert moved["schedule"]["rules"] == [{"cron": "30 9 * * *", "tz": "Asia/Tokyo"}]
     assert declared("trigger", "edit", "mine", "--priority", "9", "--if-version", "1").code == 1
     assert declared("trigger", "delete", "mine", "--json").objects[0]["deleted"] is True
     assert declared("trigger", "show", "mine").code == 1

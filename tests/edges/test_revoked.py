@@ -25,7 +25,7 @@ async def a_keyed(stack: AsyncExitStack, hub: Hub, key: str | None, **hello: Any
 
 
 async def keys(control: Control, *names: str) -> list[str]:
-    return [await control.roster.create_key(name, ["*"]) for name in names]
+    return [(await control.keys.create(name, agents=["*"]))["key"] for name in names]
 
 
 async def test_who_is_connected_is_shown_out_at_every_replica_and_the_others_stay(dsn: str) -> None:
@@ -35,7 +35,7 @@ async def test_who_is_connected_is_shown_out_at_every_replica_and_the_others_sta
         old, new = await keys(control, "old", "new")
         here, there = [await a_keyed(stack, hub, old, beats=False) for hub in (first, second)]
         other = await a_keyed(stack, first, new)
-        await control.roster.revoke_key("old")
+        await control.keys.revoke("old")
         for process in (here, there):
             async with asyncio.timeout(SOON):
                 assert await process.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -54,7 +54,7 @@ async def test_where_no_hints_arrive_the_beats_find_it(dsn: str) -> None:
         old, new = await keys(control, "old", "new")
         silent = await a_keyed(stack, hub, old, beats=False)
         await a_keyed(stack, hub, new)
-        await control.roster.revoke_key("old")
+        await control.keys.revoke("old")
         async with asyncio.timeout(SOON):
             assert await silent.code() is grpc.StatusCode.UNAUTHENTICATED
 
@@ -70,7 +70,7 @@ async def test_its_runs_wait_until_it_has_stopped_them_by_itself(dsn: str) -> No
         (run,) = await process.assigned()
         heir = await a_keyed(stack, hub, new)
         await heir.credit(1)
-        await control.roster.revoke_key("old")
+        await control.keys.revoke("old")
         await eventually(lambda: hub.log.count("instance.disconnected"), within=SOON)
         shown = await control.run(UUID(run.run_id))
         assert (shown["state"], shown["fence"]) == ("running", 1)

@@ -42,6 +42,7 @@ HOT: Final[dict[str, set[str]]] = {
     "get_trigger": {"triggers_name"},
     "lock_named": {"triggers_name"},
     "withdraw": {"runs_queued"},
+    "list_runs": {"runs_pkey"},
     "why": {"occurrences_instant", "occurrences_key", "runs_pkey"},
 }
 
@@ -205,6 +206,17 @@ async def test_hot_blocks_keep_to_their_indexes_once_all_is_analysed(
 ) -> None:
     await full.execute("ANALYZE")
     await check_hot_blocks(full)
+
+
+@pytest.mark.parametrize("name", ["list_runs", "list_triggers"])
+@pytest.mark.parametrize("is_analysed", [False, True])
+async def test_a_page_is_walked_in_order_and_not_collected(
+    full: "asyncpg.Connection[asyncpg.Record]", name: str, is_analysed: bool
+) -> None:
+    if is_analysed:
+        await full.execute("ANALYZE")
+    nodes = await plan_of(full, name)
+    assert not {node["Node Type"] for node in nodes} & {"Sort", "Incremental Sort", "Bitmap Heap Scan", "Seq Scan"}
 
 
 @pytest.mark.parametrize("name", ["settle", "settle_plain", "report"])

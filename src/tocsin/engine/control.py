@@ -4,24 +4,24 @@ Each operation is one transaction, or reads only. Answers are plain values (see 
 """
 
 import difflib
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
 from tocsin.declared import App
-from tocsin.domain.errors import BadInput, Conflict, NotFound
+from tocsin.domain.errors import BadInput, Conflict, NotFound, Stale
 from tocsin.domain.payload import encode
 from tocsin.domain.run import TERMINAL, RunState, SkipReason
-from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring, resting
 from tocsin.engine.desk import Desk
 from tocsin.engine.firing import Firing
-from tocsin.engine.planner import phase_of
+from tocsin.engine.insight import Insight, span_of
+from tocsin.engine.keys import Keys
 from tocsin.engine.resting import readable
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
@@ -37,11 +37,14 @@ MAX_REASON: Final = 200
 
 ADDED_BY_HAND: Final = "by hand"
 
+Versions: TypeAlias = int | Collection[int] | None
+"""Which versions a change is meant for; None: any."""
+
 
 class Control:
     """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
 
-    roster: processes that run agents elsewhere, and their keys.
+    roster: processes that run agents elsewhere. keys: who may do what. insight: what is due, and what came of it.
     """
 
     def __init__(self, *, database: Database, clock: Clock, actor: str, desk: Desk | None = None) -> None:
@@ -51,6 +54,8 @@ class Control:
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
         self.roster = Roster(database=database, clock=clock)
+        self.keys = Keys(database=database, clock=clock, actor=actor)
+        self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
 
     # --- apps and triggers
@@ -59,24 +64,22 @@ class Control:
         """The app's agents and triggers stand as declared; names created, changed, unchanged, pruned."""
         return await declaring.declare(self._database, self._triggers, app, prune=prune)
 
-    async def triggers(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
-        return [trigger_view(row) for row in await self._triggers.page(limit=limit, after=after)]
+    async def triggers(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        agent: str | None = None,
+        status: str | None = None,
+        source: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """By name. status: as the answers show it."""
+        rows = await self._triggers.page(limit=limit, after=after, agent=agent, status=status, source=source)
+        return [trigger_view(row) for row in rows]
 
     async def trigger(self, name: str) -> dict[str, Any]:
         """Raises: NotFound."""
         return trigger_detail(await self._row(name))
-
-    async def schedules(self) -> list[tuple[str, Schedule, datetime | None, timedelta]]:
-        """(name, schedule, next instant, its share of its jitter) of every trigger that can fire."""
-        found: list[tuple[str, Schedule, datetime | None, timedelta]] = []
-        after: str | None = None
-        while rows := await self._triggers.page(limit=1_000, after=after):
-            after = rows[-1].name
-            for row in rows:
-                schedule = None if row.paused or row.status != "armed" else _schedule_of(row)
-                if schedule is not None:
-                    found.append((row.name, schedule, row.next_at, phase_of(schedule, row.id)))
-        return found
 
     async def add_trigger(self, spec: TriggerSpec) -> dict[str, Any]:
         """A new trigger of a known agent.
@@ -97,16 +100,15 @@ class Control:
         return await self.trigger(spec.name)
 
     async def edit_trigger(
-        self, name: str, change: Callable[[TriggerSpec], TriggerSpec], *, if_version: int | None = None
+        self, name: str, change: Callable[[TriggerSpec], TriggerSpec], *, if_version: Versions = None
     ) -> dict[str, Any]:
         """A new version of a trigger; its cursor stays unless its schedule changed.
 
-        Raises: NotFound, also for an agent nobody declared; Conflict, when the version moved on; BadInput.
+        Raises: NotFound, also for an agent nobody declared; Stale, when the version moved on; BadInput.
         """
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
-            if if_version is not None and row.version != if_version:
-                raise Conflict(f"trigger {name!r} is at version {row.version}, not {if_version}: read it again")
+            _check_version(row, if_version)
             spec = change(readable(row))
             if spec.name != name:
                 raise BadInput(f"trigger {name!r} cannot be renamed: add {spec.name!r} and delete this one")
@@ -118,10 +120,14 @@ class Control:
             await self._triggers.hint(session)
         return await self.trigger(name)
 
-    async def delete_trigger(self, name: str) -> dict[str, Any]:
-        """The trigger fires no more; its queued runs are skipped as withdrawn, its history stays."""
+    async def delete_trigger(self, name: str, *, if_version: Versions = None) -> dict[str, Any]:
+        """The trigger fires no more; its queued runs are skipped as withdrawn, its history stays.
+
+        Raises: NotFound; Stale.
+        """
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
+            _check_version(row, if_version)
             await declaring.withdraw_due(session, self._triggers, row)
             withdrawn = await self._triggers.withdraw(
                 session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=declaring.ALL_KINDS
@@ -129,16 +135,24 @@ class Control:
             await self._triggers.delete(session, row.id)
         return {"trigger": name, "deleted": True, "withdrawn": withdrawn}
 
-    async def pause(self, name: str, *, reason: str = "user") -> dict[str, Any]:
+    async def pause(self, name: str, *, reason: str = "user", until: datetime | None = None) -> dict[str, Any]:
         """No occurrence becomes a run until every reason is cleared; what was queued is withdrawn.
 
-        Raises: NotFound; BadInput, for a reason that nobody could read back.
+        until: when this reason is cleared by itself. What is due at that instant runs.
+
+        Raises: NotFound; BadInput, for a reason that nobody could read back, and for an end that has passed;
+        Conflict, for an end where the trigger has no instant to come.
         """
         if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON:
             raise BadInput(f"reason {reason[:40]!r}: must be 1 to {MAX_REASON} characters on one line")
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
-            await resting.pause(session, self._triggers, row, reason)
+            if until is not None and until <= row.now:
+                raise BadInput(f"until {until.isoformat()}: must be in the future")
+            if until is not None and row.status not in ("armed", "waiting"):
+                raise Conflict(f"trigger {name!r} is {row.status}: it has no instant to come, so its pause has no end")
+            await resting.pause(session, self._triggers, row, reason, until=until)
+            await self._triggers.hint(session)
         return await self.trigger(name)
 
     async def resume(self, name: str, *, catch_up: CatchUp | None = None, reason: str | None = None) -> dict[str, Any]:
@@ -175,12 +189,16 @@ class Control:
         """
         return await self._firing.fire_many(name, requests)
 
-    async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool = False) -> dict[str, Any]:
+    async def backfill(
+        self, name: str, since: datetime, until: datetime, *, dry_run: bool = False, key: str | None = None
+    ) -> dict[str, Any]:
         """Every occurrence in [since, until] is run once more, one at a time, beside live work.
+
+        The same key gives the same backfill.
 
         Raises: NotFound; BadInput, for a range that is empty, in the future, or has over 1,000.
         """
-        return await self._firing.backfill(name, since, until, dry_run=dry_run)
+        return await self._firing.backfill(name, since, until, dry_run=dry_run, key=key)
 
     async def cancel_backfill(self, name: str, backfill: str) -> dict[str, Any]:
         """What is still queued of a backfill is cancelled; what runs goes on.
@@ -206,13 +224,14 @@ class Control:
         states: Sequence[RunState] | None = None,
         before: UUID | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """Newest first."""
+        """Newest first. since, until: when they were queued."""
         trigger_id = await self._triggers.id_ever(trigger) if trigger is not None else None
         if trigger is not None and trigger_id is None:
             raise await self._no_trigger(trigger)
         rows = await self._runs.page(
-            limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since
+            limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since, until=until
         )
         return [run_view(row) for row in rows]
 
@@ -238,15 +257,15 @@ class Control:
             raise Conflict(f"run {run_id} has already ended as {states[0]}")
         return await self.run(run_id)
 
-    async def retry_run(self, run_id: UUID) -> dict[str, Any]:
-        """A new run with the input of one that has ended; the old one stays as it is.
+    async def retry_run(self, run_id: UUID, *, key: str | None = None) -> dict[str, Any]:
+        """A new run with the input of one that has ended; the old one stays as it is. The same key gives one run.
 
         Raises: NotFound; Conflict, when it has not ended.
         """
         old = await self.run(run_id)
         if RunState(old["state"]) not in TERMINAL:
             raise Conflict(f"run {run_id} is {old['state']}: it can be retried once it has ended")
-        return await self.run(await self._firing.again(run_id, old["trigger"], old["input"]))
+        return await self.run(await self._firing.again(run_id, old["trigger"], old["input"], key=key))
 
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
@@ -256,8 +275,7 @@ class Control:
         The range defaults to the last 24 hours.
         """
         row = await self._row(name)
-        until = until or row.now
-        since = since or until - timedelta(hours=24)
+        since, until = span_of(since, until, now=row.now)
         decisions = await self._triggers.why(row.id, since=since, until=until, limit=limit)
         agents = await self._triggers.agents(limit=1, name=row.agent)
         return {
@@ -268,7 +286,7 @@ class Control:
             "decisions": decisions,
         }
 
-    # --- agents, replicas, sums
+    # --- agents, replicas
 
     async def agents(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
         return [agent_view(row) for row in await self._triggers.agents(limit=limit, after=after)]
@@ -322,8 +340,10 @@ class Control:
         return NotFound("trigger", name, near=near[0] if near else None)
 
 
-def _schedule_of(row: TriggerRow) -> Schedule | None:
-    try:
-        return row.spec().schedule
-    except BadInput:
-        return None
+def _check_version(row: TriggerRow, wanted: Versions) -> None:
+    """Raises: Stale."""
+    if wanted is None:
+        return
+    versions = (wanted,) if isinstance(wanted, int) else tuple(wanted)
+    if row.version not in versions:
+        raise Stale("trigger", row.name, version=row.version, asked=" or ".join(map(str, versions)) or "any known here")

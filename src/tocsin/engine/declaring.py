@@ -19,7 +19,7 @@ from tocsin.domain.planning import Cursor, Plan, Skip, account, first_plan, plan
 from tocsin.domain.run import SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
-from tocsin.engine.planner import phase_of
+from tocsin.engine.phase import phase_of
 from tocsin.store.database import Database, Session
 from tocsin.store.trigger_rows import Decision, DueTrigger, NewTrigger, TriggerRow, write_policy, write_schedule
 from tocsin.store.triggers import Triggers

@@ -1,5 +1,7 @@
 """Forgets what is older than the retention, in bounded batches, and never a trigger's last success.
 
+Answers that are kept for those who ask again go after a day, whatever the retention.
+
 Writes: one delete a batch; a crash between batches leaves the rest for the next round.
 """
 
@@ -39,6 +41,9 @@ class Pruner:
         if runs:
             self._log.info("runs.pruned", count=runs)
         if runs == BATCH:
+            await self._clock.sleep(BREATH)
+            return True
+        if await self._retention.prune_answers(now, batch=BATCH) == BATCH:
             await self._clock.sleep(BREATH)
             return True
         await self._retention.prune_rest(before, batch=BATCH)

@@ -40,15 +40,17 @@ def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dic
 
 
 def trigger_view(row: TriggerRow) -> dict[str, Any]:
-    """A trigger as it stands; ``schedule`` is the rule in words as it was written."""
+    """A trigger as it stands. schedule: its canonical form, None where it cannot be read; schedule_text: in words."""
     return {
         "id": row.id,
         "name": row.name,
         "agent": row.agent,
-        "schedule": schedule_text(row.schedule),
+        "schedule": _schedule_form(row.schedule),
+        "schedule_text": schedule_text(row.schedule),
         "status": "paused" if row.paused and row.status == "armed" else row.status,
         "paused": list(row.paused),
         "paused_at": row.paused_at,
+        "paused_until": {reason: end for reason, end in row.pauses.items() if end is not None},
         "broken_reason": row.broken_reason,
         "next_at": row.next_at,
         "version": row.version,
@@ -60,11 +62,19 @@ def trigger_view(row: TriggerRow) -> dict[str, Any]:
 
 def trigger_detail(row: TriggerRow) -> dict[str, Any]:
     return trigger_view(row) | {
-        "rules": _json(row.schedule),
         "policy": _json(row.policy),
         "input": _json(row.input),
         "wake_at": row.wake_at,
     }
+
+
+def _schedule_form(schedule: str | None) -> dict[str, Any] | None:
+    if schedule is None:
+        return None
+    try:
+        return read_schedule(schedule).to_json()
+    except (BadInput, ValueError, TypeError, RecursionError):
+        return None
 
 
 def schedule_text(schedule: str | None) -> str | None:

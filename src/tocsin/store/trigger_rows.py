@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +24,10 @@ from tocsin.store.database import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRow:
-    """One trigger as it stands. schedule, policy and input: JSON text; ``now`` is the database's instant."""
+    """One trigger as it stands. schedule, policy and input: JSON text; ``now`` is the database's instant.
+
+    paused_until: for each reason in ``paused`` when it ends by itself, or None; () where none does.
+    """
 
     id: UUID
     name: str
@@ -37,6 +41,7 @@ class TriggerRow:
     broken_reason: str | None
     paused: tuple[str, ...]
     paused_at: datetime | None
+    paused_until: tuple[datetime | None, ...]
     next_at: datetime | None
     wake_at: datetime | None
     gap_reason: str | None
@@ -44,6 +49,11 @@ class TriggerRow:
     created_at: datetime
     changed_at: datetime
     now: datetime
+
+    @property
+    def pauses(self) -> dict[str, datetime | None]:
+        """The reasons for which it rests, with the end of each that has one."""
+        return dict(zip_longest(self.paused, self.paused_until))
 
     def spec(self) -> TriggerSpec:
         """The declaration behind the row.
@@ -55,7 +65,10 @@ class TriggerRow:
 
 
 class DueTrigger(msgspec.Struct, frozen=True):
-    """A locked row as the planner needs it; ``schedule`` and ``policy`` are JSON text."""
+    """A locked row as the planner needs it; ``schedule`` and ``policy`` are JSON text.
+
+    resumes_at: when the first of its pauses that have an end is over.
+    """
 
     id: UUID
     name: str
@@ -67,6 +80,7 @@ class DueTrigger(msgspec.Struct, frozen=True):
     paused: bool
     gap_reason: str | None
     gap_from: datetime | None
+    resumes_at: datetime | None = None
 
 
 OF_DUE: Final = len(DueTrigger.__struct_fields__)
@@ -197,4 +211,6 @@ def due_of(row: Record) -> DueTrigger:
 
 
 def row_of(row: Record) -> TriggerRow:
-    return TriggerRow(**{**dict(row), "paused": tuple(row["paused"])})
+    return TriggerRow(
+        **{**dict(row), "paused": tuple(row["paused"]), "paused_until": tuple(row["paused_until"])},
+    )

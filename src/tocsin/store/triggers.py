@@ -1,6 +1,6 @@
 """Triggers and agents in the database: declared, locked when due, moved on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -116,10 +116,16 @@ class Triggers:
         return {row["name"]: row_of(row) for row in rows}
 
     async def page(
-        self, *, limit: int, after: str | None = None, source: str | None = None, agent: str | None = None
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        source: str | None = None,
+        agent: str | None = None,
+        status: str | None = None,
     ) -> list[TriggerRow]:
         rows = await self._database.fetch(
-            "list_triggers", now=self._clock.now(), limit=limit, after=after, source=source, agent=agent
+            "list_triggers", now=self._clock.now(), limit=limit, after=after, source=source, agent=agent, status=status
         )
         return [row_of(row) for row in rows]
 
@@ -142,16 +148,25 @@ class Triggers:
             "wakes": [n.wake_at for n in new],
         }
 
-    async def set_paused(self, session: Session, row: TriggerRow, *, reasons: Sequence[str], plan: Plan | None) -> None:
-        """The trigger rests for ``reasons``; the plan is where its cursor stands now, None where it stood."""
+    async def set_paused(
+        self, session: Session, row: TriggerRow, *, pauses: Mapping[str, datetime | None], plan: Plan | None
+    ) -> None:
+        """The trigger rests for these reasons, each until its instant, if it has one. The plan is where its cursor
+        stands now, None where it stood.
+        """
+        reasons = sorted(pauses)
+        ends = [end for end in pauses.values() if end is not None]
+        wake_at = plan.wake_at if plan else row.wake_at
         await session.fetchrow(
             "set_paused",
             now=self._clock.now(),
             id=row.id,
-            paused=list(reasons),
+            paused=reasons,
+            paused_until=[pauses[reason] for reason in reasons] if ends else [],
             status=plan.status if plan else row.status,
             next_at=plan.next_at if plan else row.next_at,
-            wake_at=plan.wake_at if plan else row.wake_at,
+            # Somebody is to look at it when the first of its pauses is over.
+            wake_at=min([wake_at, *ends]) if wake_at is not None else None,
             gap_reason=(plan.gap[0].value if plan.gap else None) if plan else row.gap_reason,
             gap_from=(plan.gap[1] if plan.gap else None) if plan else row.gap_from,
         )

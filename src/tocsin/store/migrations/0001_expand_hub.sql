@@ -17,6 +17,7 @@ CREATE TABLE tocsin.agents (
 -- deleted = kept for its runs' sake.
 -- next_at is the cursor: the first nominal instant not yet decided. wake_at is when the planner
 -- looks at it: the cursor plus jitter, or an hour later while paused.
+-- paused: the reasons for which it rests; paused_until: beside each, when it ends by itself, or NULL; empty where none does.
 CREATE TABLE tocsin.triggers (
     id            uuid PRIMARY KEY,
     name          text NOT NULL,
@@ -31,6 +32,7 @@ CREATE TABLE tocsin.triggers (
     broken_reason text,
     paused        text[] NOT NULL DEFAULT '{}',
     paused_at     timestamptz,
+    paused_until  timestamptz[] NOT NULL DEFAULT '{}',
     next_at       timestamptz,
     wake_at       timestamptz,
     gap_reason    text,
@@ -41,6 +43,7 @@ CREATE TABLE tocsin.triggers (
     CONSTRAINT triggers_armed_has_cursor CHECK (status <> 'armed' OR next_at IS NOT NULL),
     CONSTRAINT triggers_broken_says_why CHECK ((status = 'broken') = (broken_reason IS NOT NULL)),
     CONSTRAINT triggers_paused_since CHECK ((paused = '{}') = (paused_at IS NULL)),
+    CONSTRAINT triggers_paused_each_until CHECK (paused_until = '{}' OR cardinality(paused) = cardinality(paused_until)),
     CONSTRAINT triggers_gap_whole CHECK ((gap_reason IS NULL) = (gap_from IS NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
@@ -173,14 +176,38 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            || holder
 $$;
 
--- Who may connect as an agent process, and for which agents. digest: of the key, which is shown once.
-CREATE TABLE tocsin.agent_keys (
-    name       text PRIMARY KEY,
-    digest     bytea NOT NULL UNIQUE,
-    agents     text[] NOT NULL,
-    created_at timestamptz NOT NULL,
-    revoked_at timestamptz
+-- Who may do what: by the API, or as an agent process for these agents. digest: of the key, which is shown once.
+CREATE TABLE tocsin.keys (
+    name         text PRIMARY KEY,
+    digest       bytea NOT NULL UNIQUE,
+    scopes       text[] NOT NULL,
+    agents       text[] NOT NULL,
+    created_at   timestamptz NOT NULL,
+    created_by   text NOT NULL,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT keys_scopes_known
+        CHECK (scopes <> '{}' AND scopes <@ ARRAY['read', 'operate', 'admin', 'emit', 'agent']),
+    CONSTRAINT keys_agents_of_processes CHECK (('agent' = ANY (scopes)) = (agents <> '{}')),
+    CONSTRAINT keys_expire_later CHECK (expires_at > created_at)
 );
+
+-- What was answered to a request that came with a key of its own, so that the same request is answered alike.
+-- status: none, while it is being answered. For a day.
+CREATE TABLE tocsin.answers (
+    actor       text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    begun_at    timestamptz NOT NULL,
+    status      smallint,
+    headers     jsonb,
+    body        bytea,
+    PRIMARY KEY (actor, key),
+    CONSTRAINT answers_whole CHECK ((status IS NULL) = (body IS NULL) AND (status IS NULL) = (headers IS NULL))
+);
+
+CREATE INDEX answers_begun ON tocsin.answers (begun_at);
 
 -- The trail's older part: the claims of a run that is queued again, and the edges back into the queue.
 -- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.
@@ -300,7 +327,8 @@ CREATE TABLE tocsin.replicas (
 ALTER TABLE tocsin.triggers ADD CONSTRAINT triggers_within_calendar CHECK (
     next_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
     AND wake_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
-    AND gap_from BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00');
+    AND gap_from BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
+    AND '0001-01-01 00:00:00+00' <= ALL (paused_until) AND '9999-12-31 23:59:59.999999+00' >= ALL (paused_until));
 
 ALTER TABLE tocsin.runs ADD CONSTRAINT runs_within_calendar CHECK (
     nominal_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'

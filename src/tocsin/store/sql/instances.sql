@@ -122,7 +122,7 @@ SELECT 'stray', r.holder, r.id, r.fence, r.agent
    AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence AND h.named)
  UNION ALL
 SELECT 'revoked', NULL, NULL, NULL, k.name
-  FROM tocsin.agent_keys k
+  FROM tocsin.keys k
  WHERE k.name = ANY (:keys::text[]) AND k.revoked_at IS NOT NULL
 
 -- name: disconnect_instance
@@ -183,27 +183,3 @@ SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at
    AND (:name::text IS NULL OR i.name = :name OR i.id::text = :name)
  ORDER BY i.started_at DESC, i.id
  LIMIT :limit::bigint
-
--- name: create_key
--- A key by its digest, for these agents. No row: the name is taken.
-INSERT INTO tocsin.agent_keys (name, digest, agents, created_at)
-VALUES (:name::text, :digest::bytea, :agents::text[], coalesce(:now::timestamptz, now()))
-ON CONFLICT (name) DO NOTHING
-RETURNING name
-
--- name: list_keys
--- Keys by name.
-SELECT k.name, k.agents, k.created_at, k.revoked_at FROM tocsin.agent_keys k ORDER BY k.name
-
--- name: revoke_key
--- The key opens nothing any more, and replicas look whom it has let in.
-UPDATE tocsin.agent_keys k
-   SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
- WHERE k.name = :name::text
-RETURNING k.name, pg_notify('tocsin', 'keys') AS hint
-
--- name: find_key
--- Whom the key lets in, and whether keys are asked for at all.
-SELECT EXISTS (SELECT FROM tocsin.agent_keys a WHERE a.revoked_at IS NULL) AS wanted, k.name, k.agents
-  FROM (SELECT :digest::bytea AS digest) g
-  LEFT JOIN tocsin.agent_keys k ON k.digest = g.digest AND k.revoked_at IS NULL
