@@ -162,6 +162,9 @@ class EventRule:
         return " ".join(parts + ([f"per {self.per}"] if self.per else []))
 
 
+OPTIONS: Final = ("type", "source", "subject", "where", "input", *WINDOWS, "batch_size", "per", "max_depth")
+"""What an author may say of the events that call a trigger."""
+
 _FIELDS: Final = frozenset({"type", "source", "subject", "where", "input", "batch_size", "per", "max_depth"})
 
 
@@ -196,6 +199,19 @@ def on_event(
         per=per,
         max_depth=max_depth,
     )
+
+
+def read_rule(given: Mapping[str, Any]) -> EventRule:
+    """The rule of a table of ``on_event``'s options.
+
+    Raises: BadInput, for the first fault.
+    """
+    for name in given:
+        if name not in OPTIONS:
+            raise BadInput(f"{name} is unknown; must be one of {', '.join(OPTIONS)}")
+    if "type" not in given:
+        raise BadInput("type is missing")
+    return on_event(**given)
 
 
 def _length(name: str, length: str | float | timedelta | None) -> timedelta | None:

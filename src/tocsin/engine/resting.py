@@ -5,6 +5,8 @@ hour and by the resume for the rest. Each function is part of its caller's trans
 the row's lock.
 """
 
+from typing import Final
+
 from uuid_utils.compat import uuid7
 
 from tocsin.domain.errors import BadInput, Conflict
@@ -16,6 +18,9 @@ from tocsin.engine.planner import phase_of
 from tocsin.store.database import Session
 from tocsin.store.trigger_rows import Decision, DueTrigger, TriggerRow
 from tocsin.store.triggers import Triggers
+
+CALLED: Final = (RunKind.SCHEDULE.value, RunKind.EVENT.value)
+"""Kinds of runs that a pause withdraws: nobody has asked for them by hand."""
 
 
 def readable(row: TriggerRow) -> TriggerSpec:
@@ -32,7 +37,7 @@ async def pause(session: Session, triggers: Triggers, row: TriggerRow, reason: s
         await decide_due(session, triggers, row)
         row = await triggers.lock(session, row.name) or row
     await triggers.set_paused(session, row, reasons=sorted({*row.paused, reason}), plan=None)
-    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,))
+    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=CALLED)
 
 
 async def resume(

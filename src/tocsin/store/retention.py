@@ -27,6 +27,8 @@ class Retention:
         next round has dropped that run too.
         """
         await self._database.fetch("prune_skips", before=before, batch=batch)
+        await self._database.fetch("prune_events", before=before, batch=batch)
+        await self._database.fetch("prune_windows", before=before)
         await self._database.fetch("prune_successes", before=before)
         await self._database.fetch("prune_triggers", before=before)
         await self._database.fetch("prune_replicas", before=before)
