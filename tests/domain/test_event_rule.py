@@ -181,13 +181,13 @@ def test_windows_are_told_apart_by_what_per_says() -> None:
 )
 def test_an_event_that_could_not_be_kept_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
-        an_event(**wrong).checked()
+        an_event(**wrong).check()
 
 
 def test_an_event_that_is_too_large_is_refused_with_its_size() -> None:
-    an_event(data="x" * (MAX_DATA - 2)).checked()
+    an_event(data="x" * (MAX_DATA - 2)).check()
     with pytest.raises(PayloadTooLarge):
-        an_event(data="x" * MAX_DATA).checked()
+        an_event(data="x" * MAX_DATA).check()
 
 
 def test_a_trigger_has_a_schedule_or_an_event_rule_and_its_input_comes_with_the_event() -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from tests.engine.building import NOON, SECOND, Heard, Peer, World, a_failure, a_trigger, an_app, an_end
@@ -96,10 +97,11 @@ async def test_an_event_that_nothing_listens_to_is_kept_and_calls_nothing_later(
 
 
 async def test_the_same_event_is_taken_once_however_often_it_is_told(world: World) -> None:
-    await world.declare(listening())
+    await world.declare(listening(input="data"))
     control = world.control
-    answers = await control.emit([an_event(), an_event("2"), an_event()])
+    answers = await control.emit([an_event(data=1), an_event("2"), an_event(data=2)])
     assert [answer["accepted"] for answer in answers] == [True, True, False]
+    assert [run["input"] for run in await runs(world)] == ["1", "null"]
     [again] = await control.emit([an_event(data="something else")])
     assert (again["accepted"], again["runs"]) == (False, [])
     [other] = await control.emit([an_event(source="https://example.org/other")])
@@ -120,6 +122,12 @@ async def test_two_who_tell_the_same_at_once_in_any_order_get_one_run_each(world
     ]
     for control in controls:
         await control._database.close()
+
+
+async def test_events_are_written_in_the_order_of_their_keys(world: World) -> None:
+    """Else two who tell the same in another order wait for each other, until the server ends one of them."""
+    await world.control.emit([an_event(str(n)) for n in (3, 1, 2)])
+    assert await world.value("SELECT array_agg(id ORDER BY seq) FROM tocsin.events") == ["1", "2", "3"]
 
 
 async def test_the_occurrence_has_the_last_word_when_the_event_was_forgotten(world: World) -> None:
@@ -390,12 +398,14 @@ async def test_a_role_that_may_do_nothing_else_may_emit_once_it_may_enter_the_sc
 
 
 async def test_matchers_at_once_share_what_waits_and_double_nothing(world: World) -> None:
-    await world.declare(listening())
+    await world.declare(listening(), listening("w", batch="1h", batch_size=30, input="id"))
     await world.admin.execute(
         "SELECT tocsin.emit('push', 'https://shop', NULL, n::text) FROM generate_series(1, 500) n"
     )
     await asyncio.gather(*(match_all(world, batch=20) for _ in range(5)))
     assert len(await runs(world)) == 500
+    gathered = [number for run in await runs(world, "w") for number in msgspec.json.decode(run["input"])]
+    assert sorted(map(int, gathered)) == list(range(1, 501))
     assert await world.value("SELECT count(*) FROM tocsin.events WHERE matched_at IS NULL") == 0
 
 
@@ -657,6 +667,7 @@ async def test_events_and_windows_are_forgotten_with_the_runs_and_what_waits_is_
     world.clock.turn(60)
     await claim_all(await world.peer())
     retention = Retention(database=world.database)
+    assert await retention.prune_events(NOON + 30 * SECOND, batch=100) == 1
     await retention.prune_rest(NOON + 30 * SECOND, batch=100)
     assert await world.value("SELECT array_agg(id) FROM tocsin.events") == ["waits"]
     assert await world.value("SELECT count(*) FROM tocsin.event_windows") == 0

@@ -45,8 +45,8 @@ class Event:
     data: Any = None
     depth: int = 0
 
-    def checked(self) -> "Event":
-        """The event, once it is known that it may come from outside and that the store takes it.
+    def check(self) -> int:
+        """The event may come from outside, and the store takes it; how many bytes of JSON its data has.
 
         Raises: BadInput, naming the attribute; PayloadTooLarge.
         """
@@ -64,7 +64,7 @@ class Event:
         size = len(encode(self.data, what="event data"))
         if size > MAX_DATA:
             raise PayloadTooLarge("event data", size=size, limit=MAX_DATA)
-        return self
+        return size
 
     @property
     def key(self) -> str:

@@ -200,8 +200,8 @@ class Control:
     async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
         """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``.
 
-        When this returns, all of it is committed. Written in parts of 200, each whole or not at all; telling the same
-        again writes what is missing.
+        When this returns, all of it is committed. Written in parts of up to 200, each whole or not at all; telling the
+        same again writes what is missing.
 
         Raises: BadInput; PayloadTooLarge; nothing is written then.
         """

@@ -5,7 +5,7 @@ telling it again gives nothing. Where matching takes too long, the events are wr
 replica takes them up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from tocsin.clock import Clock
@@ -19,6 +19,9 @@ from tocsin.telemetry import Log
 
 CHUNK: Final = 200
 """Events in one transaction."""
+
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+"""Of their data, beyond which no further one is added to it."""
 
 MOST_TRIES: Final = 5
 
@@ -40,11 +43,10 @@ class Emitting:
 
         Raises: BadInput; PayloadTooLarge; nothing is written then.
         """
-        for event in events:
-            event.checked()
+        sizes = [event.check() for event in events]
         answers: list[dict[str, Any]] = []
-        for first in range(0, len(events), CHUNK):
-            answers += await self._emit(events[first : first + CHUNK])
+        for chunk in _chunks(events, sizes):
+            answers += await self._emit(chunk)
         return answers
 
     async def _emit(self, chunk: Sequence[Event]) -> list[dict[str, Any]]:
@@ -89,3 +91,16 @@ class Emitting:
             if outcome.done < len(news):
                 raise _Overrun
             return fresh, outcome
+
+
+def _chunks(events: Sequence[Event], sizes: Sequence[int]) -> Iterator[list[Event]]:
+    chunk: list[Event] = []
+    total = 0
+    for event, size in zip(events, sizes, strict=True):
+        if chunk and (len(chunk) == CHUNK or total + size > CHUNK_BYTES):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(event)
+        total += size
+    if chunk:
+        yield chunk

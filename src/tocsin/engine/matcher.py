@@ -17,7 +17,8 @@ from tocsin.store.database import Database
 from tocsin.store.events import Events, Taken
 from tocsin.telemetry import Log
 
-BATCH: Final = 100
+BATCH: Final = 50
+"""Events in one transaction; each may have a million bytes."""
 
 
 class Matcher:

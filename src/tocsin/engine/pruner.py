@@ -38,7 +38,8 @@ class Pruner:
         runs = await self._retention.prune_runs(before, batch=BATCH)
         if runs:
             self._log.info("runs.pruned", count=runs)
-        if runs == BATCH:
+        events = await self._retention.prune_events(before, batch=BATCH)
+        if BATCH in (runs, events):
             await self._clock.sleep(BREATH)
             return True
         await self._retention.prune_rest(before, batch=BATCH)

@@ -343,13 +343,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
      WHERE t.status = 'listening'
 $$;
 
--- Whether any trigger listens to what the hub itself has to tell; and one of this kind, about this subject. A row that
--- was written by hand may say anything: it is a no.
-CREATE FUNCTION tocsin.is_anything_heard() RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT EXISTS (SELECT FROM tocsin.triggers t WHERE t.status = 'listening' AND t.policy -> 'event' ? 'hears')
-$$;
-
+-- Whether a trigger listens to what the hub itself has to tell, of this kind and about this subject. A row that was
+-- written by hand may say anything: it is a no.
 CREATE FUNCTION tocsin.is_heard(type text, subject text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT EXISTS (

@@ -297,7 +297,9 @@ WITH instant AS (
       JOIN given g ON g.id = c.id
       JOIN tocsin.runs r ON r.id = c.id
       JOIN tocsin.triggers t ON t.id = c.trigger_id
-     WHERE (SELECT tocsin.is_anything_heard()) AND c.state IN ('succeeded', 'failed')
+     WHERE (SELECT EXISTS (SELECT FROM tocsin.triggers h
+                            WHERE h.status = 'listening' AND h.policy -> 'event' ? 'hears'))
+       AND c.state IN ('succeeded', 'failed')
        AND tocsin.is_heard('run.' || c.state, t.name)
      ORDER BY c.id
     ON CONFLICT DO NOTHING
@@ -384,7 +386,10 @@ WITH closed AS (
       JOIN tocsin.runs r ON r.id = c.id
       JOIN tocsin.triggers t ON t.id = c.trigger_id
       JOIN unnest(:ids, :outputs) AS g (id, output) ON g.id = c.id
-     WHERE (SELECT tocsin.is_anything_heard()) AND tocsin.is_heard('run.succeeded', t.name)
+     -- Spelled out: a function would be planned anew with each execution, and nearly always nobody listens.
+     WHERE (SELECT EXISTS (SELECT FROM tocsin.triggers h
+                            WHERE h.status = 'listening' AND h.policy -> 'event' ? 'hears'))
+       AND tocsin.is_heard('run.succeeded', t.name)
      ORDER BY c.id
     ON CONFLICT DO NOTHING
     RETURNING pg_notify('tocsin', 'events settled')

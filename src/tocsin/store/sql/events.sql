@@ -133,11 +133,12 @@ SELECT k.id, o.run_id, NULL
  WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS NOT TRUE
 
 -- name: mark_events
--- These events are done with; the one with a fault could not be read.
+-- These events are done with; the one with a fault could not be read. Whoever marks them has them locked, so nothing is
+-- asked of matched_at: it would have them looked for among all that wait.
 UPDATE tocsin.events e
    SET matched_at = coalesce(:now::timestamptz, now()), fault = g.fault
   FROM unnest(:sources::text[], :ids::text[], :faults::text[]) AS g (source, id, fault)
- WHERE e.source = g.source AND e.id = g.id AND e.matched_at IS NULL
+ WHERE e.source = g.source AND e.id = g.id
 RETURNING e.seq
 
 -- name: quarantine_listening

@@ -88,7 +88,7 @@ WITH instant AS (
       JOIN tocsin.runs r ON r.id = s.id
       JOIN tocsin.triggers t ON t.id = s.trigger_id
      CROSS JOIN instant
-     WHERE (SELECT tocsin.is_anything_heard()) AND s.state = 'failed' AND tocsin.is_heard('run.failed', t.name)
+     WHERE s.state = 'failed' AND tocsin.is_heard('run.failed', t.name)
      ORDER BY s.id
     ON CONFLICT DO NOTHING
     RETURNING pg_notify('tocsin', 'events settled')
