@@ -65,7 +65,7 @@ def ask(text: str, value: object) -> Any:
     """
     try:
         return _Counting().visit(_parsed(text), value)
-    except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (JMESPathError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise Unanswerable(_line(error)) from error
 
 

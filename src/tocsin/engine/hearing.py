@@ -4,7 +4,6 @@ Reads: all of them, when the version that came with the events is not the one th
 run holds its trigger first, and finds an older version out. Those of one type are found by it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -64,10 +63,9 @@ class Hearing:
             (others if kind is None else by_type.setdefault(kind, [])).append(listener)
         self._by_type, self._others, self.unreadable, self._version = by_type, others, unreadable, version
 
-    def candidates(self, event: Event) -> Iterator[Listener]:
-        """Those whose type may be the event's."""
-        yield from self._by_type.get(event.type, ())
-        yield from self._others
+    def candidates(self, event: Event) -> list[Listener]:
+        """Those whose type may be the event's, all as of this moment."""
+        return [*self._by_type.get(event.type, ()), *self._others]
 
     def forget(self) -> None:
         """It is read anew before it is used again."""

@@ -27,7 +27,7 @@ from tocsin.store.database import Session
 from tocsin.store.events import Events, MoreInput, NewRun, Written
 from tocsin.telemetry import Log
 
-BREATH: Final = 20
+BREATH: Final = 5
 """Filters asked before others on the event loop have their turn: each takes some milliseconds at the worst."""
 
 DECIDE_WITHIN: Final = 0.75
@@ -164,7 +164,7 @@ class Matching:
         calls = []
         ends_at = self._clock.monotonic() + DECIDE_WITHIN
         for event in events:
-            candidates = self._hearing.candidates(event)
+            candidates = iter(self._hearing.candidates(event))
             while some := list(islice(candidates, BREATH)):
                 calls += [call for listener in some if (call := _call(listener, event, outcome, now)) is not None]
                 if any(listener.rule.where is not None for listener in some):
@@ -221,7 +221,8 @@ def _call(listener: Listener, event: Event, outcome: Outcome, now: datetime) -> 
             return None
         payload = encode(rule.input_of(event), what="input")
         return Call(listener, event, payload, rule.window_of(event) if rule.is_windowed else "")
-    except (Unanswerable, BadInput) as error:
+    except (Unanswerable, BadInput, ValueError, ArithmeticError, RecursionError) as error:
+        # The latter from numbers of thousands of digits, which no key or input can hold.
         outcome.skip(listener, hour, SkipReason.FILTER)
         fields = {"trigger": listener.name, "source": event.source, "id": event.id, "error": str(error)}
         outcome.told.append(("event.unjudged", fields))

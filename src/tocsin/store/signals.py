@@ -20,7 +20,7 @@ Hear = Callable[[str], None]
 
 
 class Signals:
-    """Calls ``hear`` with each hint's payload: ``runs``, ``begun``, ``cancel``, ``triggers``."""
+    """Calls ``hear`` with each hint's payload: ``runs``, ``later``, ``begun``, ``cancel``, ``triggers``, ``events``."""
 
     def __init__(self, *, database: Database, hear: Hear) -> None:
         self._database = database
