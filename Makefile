@@ -6,7 +6,7 @@ FAULTS ?=
 SECONDS ?= 48
 MINUTES ?= 60
 
-.PHONY: check test demo bench bench-quick fmt chaos chaos-long
+.PHONY: check test demo bench bench-quick fmt chaos chaos-long blips
 
 check test demo bench fmt:
 	$(PYTHON) dev.py $@ $(ARGS)
@@ -18,6 +18,10 @@ chaos:
 # Every fault alone, then mixes, seed after seed.
 chaos-long:
 	$(PYTHON) dev.py chaos long "$(MINUTES)"
+
+# A healthy agent through ten minutes with three breaks of 60 s; the suite has a twentieth of it.
+blips:
+	TOCSIN_TEST_SCALE=1 $(PYTHON) dev.py test tests/edges/test_blips.py
 
 # Against the peers alone, in a few minutes.
 bench-quick:

@@ -1,370 +1,400 @@
-// The agent's side of proto/tocsin/v1/agent.proto: one process, its agents, a stream to one of the hubs.
-//
-//   await serve({ greet: async (run) => `hello, ${run.input.name}` });
-//
-// An agent returns its output or throws. What has ended is kept until a hub has settled it, over as many streams as
-// that takes; what still runs goes on while there is no stream, up to the end of the lease.
+// The agent's side of proto/tocsin/v1/agent.proto, written from that alone: one process, its agents, a stream to a hub.
+// Results are kept until one has settled them; what runs goes on without a stream, up to the end of the lease.
 
-import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
-import grpc from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import grpc from '@grpc/grpc-js';
+import { AgentHub, MIB, encode, failure, seconds, text, tooLarge } from './wire.js';
 
-const PROTO = fileURLToPath(new URL("../../proto/tocsin/v1/agent.proto", import.meta.url));
-const { AgentHub } = grpc.loadPackageDefinition(
-  loadSync(PROTO, { keepCase: true, longs: String, defaults: true, oneofs: true }),
-).tocsin.v1;
-
-const WELCOME_WITHIN = 10_000; // milliseconds, as all times here
-const STOPS_WITHIN = 5_000;
-const RETRY_FIRST = 100;
-const RETRY_MOST = 5_000;
-const LEASE_PART = 0.95; // work stops a little before somebody else may begin it
-const MESSAGE_ROOM = 64 * 1024; // what a result has besides its output
-
+const FINAL = ['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT'];
 const CHANNEL = {
-  "grpc.max_receive_message_length": -1,
-  "grpc.use_local_subchannel_pool": 1, // a new stream tries at once, whatever became of the last one
+  'grpc.max_receive_message_length': 8 * MIB,
+  'grpc.use_local_subchannel_pool': 1, // otherwise a new client inherits the backoff of the one before
 };
-const { UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, FAILED_PRECONDITION } = grpc.status;
-const REFUSALS = new Set([UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT]);
-const GONE = new Set(["fenced", "lease_lost", "drain"]); // stopped so, a run is not answered with a result
+const TICK = 0.1; // in seconds, as all of these
+const WELCOME_WITHIN = 20; // until a hub has told its terms
+const SILENCE = 3; // that a hub is allowed in any case
+const RETRY_FIRST = 0.2;
+const RETRY_MOST = 5;
+const LEASE_PART = 0.95; // work stops a little before somebody else may begin it
+const STOP_WITHIN = 5; // for functions that are asked to stop when draining is over
+const SETTLE_WITHIN = 10; // for the last results and the Goodbye, from the same instant
+const ANSWER_WITHIN = 5; // to Goodbye, and to the beat behind Draining
 
-/** A hub's answer to a Hello that the same Hello would meet again. */
-export class Refused extends Error {}
-
-/** Resolves when the process was asked to leave (SIGTERM, SIGINT) and has left. Throws Refused. */
-export async function serve(agents, options = {}) {
-  const instance = new Instance(agents, options);
-  const leave = () => instance.leave();
-  process.once("SIGTERM", leave).once("SIGINT", leave);
-  try {
-    await instance.stayConnected();
-  } finally {
-    process.off("SIGTERM", leave).off("SIGINT", leave);
-  }
+// Why a run's signal is aborted: cancelled, superseded, timeout, stalled, fenced, closed, lease_lost, drained.
+export class Stop extends Error {
+  name = 'Stop';
 }
 
-/** A run in hand: what its agent is given, and what is known of its end. */
-class Run {
-  #report;
-  #controller = new AbortController();
-  progress = 0;
-  result = null; // as it is sent until it is settled
-  stopReason = null;
-
-  constructor(assignment, report) {
-    this.id = assignment.run_id;
-    this.fence = assignment.fence; // a string, as a number would lose its last digits; so are all 64-bit integers
-    this.trigger = assignment.trigger;
-    this.agent = assignment.agent;
-    this.attempt = assignment.attempt;
-    this.nominalAt = new Date(Number(assignment.nominal_at.seconds) * 1_000);
-    this.idempotencyKey = assignment.idempotency_key;
-    this.input = parsed(assignment.input);
-    this.lastOutput = assignment.last && parsed(assignment.last.output);
-    this.#report = report;
-  }
-
-  /** Aborted when the run is to stop; its reason says why. */
-  get signal() {
-    return this.#controller.signal;
-  }
-
-  /** It advances. fraction: 0 to 1. */
-  report(progress, fraction) {
-    this.progress += 1;
-    this.#report({ run_id: this.id, fence: this.fence, progress: clipped(progress, 1_000), fraction });
-  }
-
-  stop(reason) {
-    if (this.stopReason !== null && !GONE.has(reason)) return;
-    this.stopReason = reason;
-    this.#controller.abort(reason);
-  }
-
-  get isGone() {
-    return GONE.has(this.stopReason);
-  }
-
-  get held() {
-    return { run_id: this.id, fence: this.fence, progress: this.progress };
+/** Runs the agents (name -> async function of a run) for the hubs of TOCSIN_HUB, until SIGTERM or SIGINT. */
+export async function serve(agents, options = {}) {
+  const instance = new Instance(agents, options);
+  const drain = () => instance.drain();
+  process.on('SIGTERM', drain).on('SIGINT', drain);
+  try {
+    await instance.serve();
+  } finally {
+    process.off('SIGTERM', drain).off('SIGINT', drain);
   }
 }
 
 class Instance {
-  #agents;
-  #options;
-  #metadata = new grpc.Metadata();
-  #id = randomUUID();
-  #hellos = 0; // under this id
-  #lastStream = "0";
-  #runs = new Map(); // by run and fence
-  #returned = [];
-  #call = null; // the stream, from its Welcome to its end
-  #maxMessage = 0;
-  #sentAt = new Map(); // of beats that were not taken yet, by number
-  #seq = 0;
-  #deadAfter = Infinity;
-  #leaseTimer;
-  #nextHub;
-  #pause = 0;
-  #leaving = null;
-  #left = new AbortController();
-  #emptied = () => {};
+  entries = new Map(); // what takes a slot: functions that have not returned, results that are not settled
+  terms = null;
+  stream = null;
+  failures = 0;
+  welcomes = 0;
+  stopping = []; // what was let go at the lease's end
+  drainUntil = Infinity;
+  saidGoodbye = false;
+  over = new AbortController();
 
-  constructor(agents, { hubs, key, slots = 4, name, drainWithin = 20_000, credentials, log } = {}) {
-    this.#agents = agents;
-    this.#options = {
-      hubs: hubs ?? (process.env.TOCSIN_HUB ?? "127.0.0.1:8621").split(",").map((hub) => hub.trim()),
-      credentials: credentials ?? grpc.credentials.createInsecure(),
-      name: name ?? `${hostname()}:${process.pid}`,
-      log: log ?? ((text) => console.error(text)),
-      slots,
-      drainWithin,
+  constructor(agents, options) {
+    const { TOCSIN_HUB = '', TOCSIN_AGENT_KEY = '' } = process.env;
+    this.agents = agents;
+    this.slots = options.slots ?? 10;
+    this.drainWithin = options.drainWithin ?? 30;
+    this.credentials = options.credentials ?? grpc.credentials.createInsecure();
+    this.hubs = options.hubs ?? TOCSIN_HUB.split(',').map((hub) => hub.trim()).filter(Boolean);
+    if (!this.hubs.length) throw new Error('TOCSIN_HUB names no hub (host:port, separated by commas)');
+    const key = options.key ?? TOCSIN_AGENT_KEY.trim();
+    this.metadata = new grpc.Metadata();
+    if (key) this.metadata.set('authorization', `Bearer ${key}`);
+    this.introduction = {
+      protocol: 1,
+      name: text(options.name ?? `${hostname()}:${process.pid}`, 200),
+      version: 'tocsin-js-example 0.1.0',
+      agents: Object.keys(agents),
+      slots: this.slots,
     };
-    key ??= process.env.TOCSIN_AGENT_KEY;
-    if (key) this.#metadata.set("authorization", `Bearer ${key}`);
-    this.#nextHub = Math.floor(Math.random() * this.#options.hubs.length);
+    this.takeNewId();
   }
 
-  async stayConnected() {
-    for (let failures = 0; !this.#left.signal.aborted; failures += 1) {
-      const hub = this.#options.hubs[this.#nextHub++ % this.#options.hubs.length];
-      const { code, details, wasWelcome } = await this.#stream(hub);
-      if (this.#left.signal.aborted) break;
-      if (!wasWelcome) this.#heed(code, details);
-      if (wasWelcome) failures = 0;
-      // Full jitter: whoever lost the same hub does not come back at the same instant.
-      const wait = this.#pause || Math.random() * Math.min(RETRY_MOST, RETRY_FIRST * 2 ** failures);
-      this.#pause = 0;
-      this.#options.log(`${hub}: ${grpc.status[code]} ${details}; connecting again in ${Math.round(wait)} ms`);
-      await sleep(wait, undefined, { signal: this.#left.signal }).catch(() => {});
+  takeNewId() {
+    this.id = randomUUID();
+    this.hellos = 0;
+    this.lastStream = '0';
+    this.beats = 0;
+    this.beatsSent = new Map();
+    this.leaseUntil = this.lostAt = 0;
+  }
+
+  async serve() {
+    const ticking = setInterval(() => this.tick(), TICK * 1000);
+    try {
+      for (let place = Math.floor(Math.random() * this.hubs.length); !this.over.signal.aborted; place++) {
+        await this.letGo();
+        const { status, details, moving } = await this.connect(this.hubs[place % this.hubs.length]);
+        if (this.saidGoodbye && ['OK', 'FAILED_PRECONDITION'].includes(status)) break;
+        if (FINAL.includes(status) && !this.welcomes) throw new Error(`the hub refuses us: ${status}: ${details}`);
+        if (status === 'FAILED_PRECONDITION') this.beginAnew();
+        if (!moving) await this.pause();
+      }
+    } finally {
+      clearInterval(ticking);
+      for (const entry of this.entries.values()) this.abort(entry, 'lease_lost');
     }
-    clearTimeout(this.#leaseTimer);
-    if (this.#leaving) await this.#leaving;
+    say('has left');
   }
 
-  /** Everybody in hand ends or is given back, and the hub is told. Idempotent. */
-  leave() {
-    this.#leaving ??= this.#leave();
-    return this.#leaving;
+  async pause() {
+    const most = Math.min(RETRY_MOST, RETRY_FIRST * 2 ** Math.floor(this.failures++ / this.hubs.length));
+    await sleep(Math.random() * most * 1000, undefined, { signal: this.over.signal }).catch(() => {});
   }
 
-  async #leave() {
-    this.#options.log("leaving");
-    this.#say({ draining: {} });
-    await this.#isEmpty(this.#options.drainWithin);
-    for (const run of this.#runs.values()) if (!run.result) run.stop("drain");
-    await this.#isEmpty(STOPS_WITHIN);
-    // Whoever did not stop ends with this process, which is right after this.
-    const unfinished = [...this.#runs.values()].filter((run) => !run.result).map((run) => run.held);
-    this.#say({ goodbye: { returned: [...this.#returned, ...unfinished] } });
-    this.#call?.end();
-    const deadline = performance.now() + STOPS_WITHIN;
-    while (this.#call && performance.now() < deadline) await sleep(10);
-    this.#left.abort();
-    this.#call?.cancel();
+  beginAnew() {
+    say(this.hellos > 1 ? 'was declared lost, begins anew' : 'the hub speaks another version of the protocol');
+    for (const entry of [...this.entries.values()]) this.release(entry, 'lease_lost');
+    this.takeNewId();
   }
 
-  async #isEmpty(within) {
-    if (this.#runs.size === 0) return;
-    const done = new AbortController();
-    this.#emptied = () => done.abort();
-    await sleep(within, undefined, { signal: done.signal }).catch(() => {});
-  }
-
-  // ---------------------------------------------------------------- one stream
-
-  /** How it ended. */
-  #stream(hub) {
-    const client = new AgentHub(hub, this.#options.credentials, CHANNEL);
-    const call = client.Connect(this.#metadata);
-    const stream = { call, hub, helloAt: performance.now(), heardAt: 0, beats: undefined };
-    const late = setTimeout(() => call.cancel(), WELCOME_WITHIN);
+  connect(address) {
+    say(`connecting to ${address}`);
     return new Promise((resolve) => {
-      call.on("data", (message) => {
-        stream.heardAt = performance.now();
-        clearTimeout(late);
-        this.#take(message, stream);
-      });
-      call.on("error", () => {}); // the status says the same
-      call.on("status", ({ code, details }) => {
-        clearTimeout(late);
-        clearInterval(stream.beats);
-        if (this.#call === call) this.#call = null;
+      const client = new AgentHub(address, this.credentials, CHANNEL);
+      const call = client.Connect(this.metadata);
+      const stream = { call, address, credit: 0, quiet: 0, seen: now(), helloAt: now(), moveAt: Infinity };
+      stream.close = (status, details, moving = false) => {
+        if (this.stream !== stream) return;
+        this.stream = null;
+        say(`connection to ${address} ${stream.welcomed ? 'lost' : 'failed'}: ${status} ${details}`);
+        call.cancel();
         client.close();
-        resolve({ code, details, wasWelcome: stream.beats !== undefined });
+        resolve({ status, details, moving });
+      };
+      call.on('error', () => {}); // 'status' follows, and tells the same
+      call.on('status', ({ code, details }) => stream.close(grpc.status[code] ?? `status ${code}`, details));
+      call.on('data', (message) => {
+        if (this.stream !== stream) return;
+        stream.quiet = 0;
+        this[`on_${message.message}`]?.(message[message.message], stream);
       });
-      this.#hellos += 1;
-      call.write({ hello: this.#hello() });
+      this.stream = stream;
+      this.hellos += 1;
+      const { id: instance_id, lastStream: last_stream } = this;
+      this.send('hello', { ...this.introduction, instance_id, last_stream, held: this.held() });
     });
   }
 
-  #hello() {
-    return {
-      protocol: 1,
-      instance_id: this.#id,
-      name: this.#options.name,
-      version: "tocsin-js 0.1.0",
-      agents: Object.keys(this.#agents),
-      slots: this.#options.slots,
-      held: this.#held(),
-      last_stream: this.#lastStream,
+  send(kind, body) {
+    this.stream.call.write({ [kind]: body });
+  }
+
+  get connected() {
+    return Boolean(this.stream?.welcomed && !this.stream.goodbyeAt);
+  }
+
+  held() {
+    return [...this.entries.values()].filter((entry) => entry.held).map(asHeld);
+  }
+
+  find({ run_id, fence }) {
+    return this.entries.get(`${run_id} ${fence}`);
+  }
+
+  renewLease(sentAt) {
+    this.leaseUntil = Math.max(this.leaseUntil, sentAt + this.terms.deadAfter * LEASE_PART);
+    this.lostAt = Math.max(this.lostAt, sentAt + this.terms.deadAfter);
+  }
+
+  on_welcome(welcome, stream) {
+    say(`connected to hub ${welcome.hub} at ${stream.address}`);
+    this.terms = {
+      beatEvery: seconds(welcome.beat_every),
+      suspectAfter: Math.max(SILENCE, seconds(welcome.suspect_after)),
+      deadAfter: seconds(welcome.dead_after),
+      maxBytes: welcome.max_message_bytes,
     };
-  }
-
-  /** What a Hello that met no Welcome means for the next one. Throws Refused. */
-  #heed(code, details) {
-    if (REFUSALS.has(code)) throw new Refused(`${grpc.status[code]}: ${details}`);
-    if (code !== FAILED_PRECONDITION) return;
-    // An id that no hub has heard of cannot have been lost: it is the protocol's version then.
-    if (this.#hellos === 1) throw new Refused(details);
-    for (const run of this.#runs.values()) this.#lose(run, "fenced");
-    [this.#id, this.#hellos, this.#lastStream] = [randomUUID(), 0, "0"];
-  }
-
-  #take(message, stream) {
-    const told = message[message.message];
-    switch (message.message) {
-      case "welcome":
-        return this.#enter(told, stream);
-      case "assign":
-        for (const assignment of told.runs) this.#begin(assignment);
-        return;
-      case "cancel":
-        return this.#cancel(told);
-      case "settled":
-        // Without a result of ours, the hub has closed a run that would not stop.
-        for (const verdict of told.verdicts) this.#lose(this.#runs.get(keyOf(verdict)), "fenced");
-        return;
-      case "beat_taken":
-        return this.#renew(told.seq);
-      case "probe":
-        return this.#beat();
-      case "leaving":
-        this.#pause = Math.random() * milliseconds(told.within);
-        setTimeout(() => stream.call.cancel(), this.#pause).unref();
+    stream.welcomed = true;
+    this.welcomes += 1;
+    stream.beatAt = now() + this.terms.beatEvery;
+    this.lastStream = welcome.stream;
+    this.renewLease(stream.helloAt);
+    for (const fenced of welcome.fenced) this.settle({ ...fenced, fenced: true });
+    if (this.draining) this.sendDraining();
+    for (const entry of this.entries.values()) {
+      entry.unsaid = { ...entry.said, ...entry.unsaid };
+      this.sendReport(entry);
+      this.sendResult(entry);
     }
+    this.grant();
   }
 
-  #enter(welcome, stream) {
-    this.#call = stream.call;
-    this.#lastStream = welcome.stream;
-    this.#maxMessage = welcome.max_message_bytes;
-    this.#deadAfter = milliseconds(welcome.dead_after);
-    this.#sentAt.clear();
-    this.#holdUntil(stream.helloAt + this.#deadAfter * LEASE_PART);
-    this.#options.log(`${stream.hub}: welcome, stream ${welcome.stream}`);
-    for (const held of welcome.fenced) this.#lose(this.#runs.get(keyOf(held)), "fenced");
-    const suspectAfter = milliseconds(welcome.suspect_after);
-    stream.beats = setInterval(() => {
-      if (performance.now() - stream.heardAt > suspectAfter) stream.call.cancel(); // nobody is there any more
-      this.#beat();
-    }, milliseconds(welcome.beat_every));
-    for (const run of this.#runs.values()) if (run.result) this.#say({ finished: { results: [run.result] } });
-    if (this.#leaving) this.#say({ draining: {} });
-    else this.#say({ credit: { runs: Math.max(0, this.#options.slots - this.#runs.size) } });
+  on_assign({ runs }, stream) {
+    stream.credit = Math.max(0, stream.credit - runs.length);
+    // Neither after Goodbye nor after the lease: what we do not name as held is queued again.
+    if (!this.connected || now() >= this.leaseUntil) return;
+    const begun = runs.filter((assignment) => !this.find(assignment)).map((assignment) => this.take(assignment));
+    if (begun.length) this.send('begun', { runs: begun.map(asHeld) });
+    this.grant();
   }
 
-  /** Between streams nothing is said: the next Hello and the results that are kept tell it all. */
-  #say(message) {
-    this.#call?.write(message);
+  on_cancel(cancel) {
+    const entry = this.find(cancel);
+    if (!entry?.running) return;
+    if (cancel.reason === 'fenced') return this.release(entry, 'fenced');
+    this.ask(entry, cancel.reason);
   }
 
-  // ---------------------------------------------------------------- the lease
-
-  #beat() {
-    this.#seq += 1;
-    this.#sentAt.set(this.#seq, performance.now());
-    this.#say({ beat: { seq: this.#seq, held: this.#held() } });
+  on_settled({ verdicts }) {
+    for (const verdict of verdicts) this.settle(verdict);
+    this.grant();
   }
 
-  #renew(seq) {
-    const sentAt = this.#sentAt.get(Number(seq));
-    for (const earlier of this.#sentAt.keys()) if (earlier <= Number(seq)) this.#sentAt.delete(earlier);
-    if (sentAt !== undefined) this.#holdUntil(sentAt + this.#deadAfter * LEASE_PART);
+  on_beat_taken({ seq }, stream) {
+    const taken = Number(seq);
+    if (this.beatsSent.has(taken)) this.renewLease(this.beatsSent.get(taken));
+    for (const earlier of [...this.beatsSent.keys()]) if (earlier <= taken) this.beatsSent.delete(earlier);
+    if (taken >= stream.barrier) stream.drained = true;
+    this.failures = 0;
   }
 
-  #holdUntil(deadline) {
-    clearTimeout(this.#leaseTimer);
-    this.#leaseTimer = setTimeout(() => this.#expire(), Math.max(0, deadline - performance.now()));
+  on_probe() {
+    if (this.connected) this.beat();
   }
 
-  /** Work stops, as somebody else may begin it from now on. What has ended waits for its verdict. */
-  #expire() {
-    for (const run of this.#runs.values()) if (!run.result) this.#lose(run, "lease_lost");
-    this.#call?.cancel(); // and what it would still bring is not ours either
-    this.#call = null;
+  on_leaving({ within, reason }, stream) {
+    say(`hub at ${stream.address} leaves: ${reason}`);
+    stream.moveAt = now() + Math.random() * seconds(within);
   }
 
-  // ---------------------------------------------------------------- runs
-
-  #held() {
-    return [...this.#runs.values()].filter((run) => !run.isGone).map((run) => run.held);
+  beat() {
+    this.beats += 1;
+    this.beatsSent.set(this.beats, now());
+    this.stream.beatAt = now() + this.terms.beatEvery;
+    this.send('beat', { seq: this.beats, held: this.held() });
   }
 
-  async #begin(assignment) {
-    if (!this.#call || this.#runs.has(keyOf(assignment))) return;
-    const run = new Run(assignment, (report) => this.#say({ report }));
-    this.#runs.set(keyOf(assignment), run);
-    this.#say({ begun: { runs: [run.held] } });
-    const outcome = await this.#outcomeOf(run);
-    this.#options.log(`run ${run.id}: ${Object.keys(outcome)[0]} ${run.stopReason ?? ""}`);
-    if (!run.isGone || (run.stopReason === "drain" && outcome.succeeded)) {
-      run.result = { run_id: run.id, fence: run.fence, ...outcome };
-      return this.#say({ finished: { results: [run.result] } });
-    }
-    if (run.stopReason === "drain") this.#returned.push(run.held);
-    this.#forget(run);
+  grant() {
+    if (!this.connected || this.draining || this.stream.moveAt !== Infinity) return;
+    const runs = this.slots - this.entries.size - this.stream.credit;
+    if (runs <= 0) return;
+    this.stream.credit += runs;
+    this.send('credit', { runs });
   }
 
-  async #outcomeOf(run) {
+  take(assignment) {
+    const { run_id: id, fence, time_left: left } = assignment;
+    for (const entry of [...this.entries.values()]) if (entry.id === id) this.release(entry, 'fenced');
+    const entry = { id, fence, progress: 0, running: true, result: null, said: {}, unsaid: {} };
+    Object.assign(entry, { held: true, asked: false }); // ours, neither settled nor lost; asked to stop, by its hub
+    entry.controller = new AbortController();
+    entry.dueAt = left ? now() + seconds(left) : Infinity;
+    this.entries.set(`${id} ${fence}`, entry);
+    setImmediate(() => this.execute(entry, assignment)); // after Begun, and with room for beats in between
+    return entry;
+  }
+
+  async execute(entry, assignment) {
+    const { agent, trigger, attempt } = assignment;
+    const { signal } = entry.controller;
+    const report = (message, fraction) => this.report(entry, message, fraction);
+    let outcome;
+    let stopped = false;
     try {
-      const output = Buffer.from(JSON.stringify(await this.#agents[run.agent](run)) ?? "null");
-      const most = this.#maxMessage - MESSAGE_ROOM;
-      if (output.length <= most) return { succeeded: output };
-      return { failed: { kind: "TooLarge", message: `output: at most ${most} bytes, not ${output.length}`, final: true } };
+      signal.throwIfAborted();
+      if (!Object.hasOwn(this.agents, agent)) throw new Error(`this instance has no agent ${agent}`);
+      const input = JSON.parse(assignment.input.toString());
+      const run = { id: entry.id, fence: Number(entry.fence), agent, trigger, input, attempt, signal, report };
+      outcome = encode(await this.agents[agent](run));
     } catch (error) {
-      if (run.signal.aborted) return { stopped: {} };
-      return { failed: { kind: error?.name ?? "Error", message: clipped(error?.message ?? error, 1_000) } };
+      stopped = signal.aborted;
+      outcome = stopped ? { stopped: {} } : failure(error);
+    }
+    entry.running = false;
+    const { failed } = outcome;
+    if (stopped || !entry.held) say(`run ${entry.id} (${agent}) stopped ${signal.reason.message}`);
+    else say(`run ${entry.id} (${agent}) ${failed ? `failed: ${failed.kind}: ${failed.message}` : 'succeeded'}`);
+    if (!entry.held) this.release(entry);
+    else if (!stopped || entry.asked) {
+      this.sendReport(entry);
+      entry.result = outcome;
+      this.sendResult(entry);
+    } // otherwise it is for Goodbye to give it back
+    this.grant();
+  }
+
+  report(entry, message, fraction) {
+    if (!entry.running) return;
+    entry.progress += 1;
+    if (message !== undefined && message !== null) entry.unsaid.progress = text(message, 1000);
+    if (Number.isFinite(fraction)) entry.unsaid.fraction = Math.min(1, Math.max(0, fraction));
+  }
+
+  sendReport(entry) {
+    if (!this.connected || !entry.held || entry.result || !Object.keys(entry.unsaid).length) return;
+    this.send('report', { run_id: entry.id, fence: entry.fence, ...entry.unsaid });
+    entry.said = { ...entry.said, ...entry.unsaid };
+    entry.unsaid = {};
+  }
+
+  sendResult(entry) {
+    if (!this.connected || !entry.held || !entry.result) return;
+    if (entry.result.succeeded?.length > this.terms.maxBytes - 1024) entry.result = tooLarge(this.terms.maxBytes);
+    this.send('finished', { results: [{ run_id: entry.id, fence: entry.fence, ...entry.result }] });
+  }
+
+  // Who stops because of that says so: Stopped.
+  ask(entry, reason) {
+    entry.asked = true;
+    this.abort(entry, reason);
+  }
+
+  abort(entry, reason) {
+    if (entry.running && !entry.controller.signal.aborted) entry.controller.abort(new Stop(reason));
+  }
+
+  // What runs is somebody else's now, and what this stream would bring. Results are kept: their fences decide.
+  loseLease() {
+    const running = [...this.entries.values()].filter((entry) => entry.running && entry.held);
+    for (const entry of running) this.release(entry, 'lease_lost');
+    this.stopping.push(...running);
+    if (this.connected || running.length) this.stream?.close('DEADLINE_EXCEEDED', 'the lease is over');
+  }
+
+  // A Hello gives away what it does not name: that has stopped by then, or may be begun elsewhere in any case.
+  async letGo() {
+    while (now() < this.lostAt && this.stopping.some((entry) => entry.running)) await sleep(TICK * 1000);
+    this.stopping = [];
+  }
+
+  settle(verdict) {
+    const entry = this.find(verdict);
+    if (!entry?.held) return;
+    if (verdict.fenced && entry.result) say(`run ${entry.id}: its result came too late, it is fenced`);
+    this.release(entry, verdict.fenced ? 'fenced' : 'closed');
+  }
+
+  // It is not ours any more; its slot is free once its function has returned.
+  release(entry, reason) {
+    entry.held = false;
+    this.abort(entry, reason);
+    if (!entry.running) this.entries.delete(`${entry.id} ${entry.fence}`);
+  }
+
+  tick() {
+    const at = now();
+    if (at >= this.leaseUntil) this.loseLease();
+    for (const entry of this.entries.values()) {
+      if (!entry.running || !entry.held) continue;
+      if (at >= entry.dueAt) this.ask(entry, 'timeout'); // whether there is a hub that asks or not
+      if (at >= this.drainUntil) this.abort(entry, 'drained');
+      this.sendReport(entry);
+    }
+    if (this.stream) this.watchStream(this.stream, at);
+    if (this.draining) this.watchDrain(at);
+  }
+
+  watchStream(stream, at) {
+    stream.quiet += Math.min(at - stream.seen, 5 * TICK); // what came while the loop was blocked is not read yet
+    stream.seen = at;
+    if (at >= stream.goodbyeAt + ANSWER_WITHIN) stream.close('DEADLINE_EXCEEDED', 'no answer to Goodbye');
+    else if (stream.goodbyeAt) return;
+    else if (stream.quiet >= (this.terms?.suspectAfter ?? WELCOME_WITHIN)) {
+      stream.close('DEADLINE_EXCEEDED', 'the hub is silent');
+    } else if (at >= stream.moveAt) stream.close('OK', 'moving on, as the hub leaves', true);
+    else if (stream.welcomed && at >= stream.beatAt) this.beat();
+  }
+
+  get draining() {
+    return this.drainUntil !== Infinity;
+  }
+
+  drain() {
+    if (this.draining) return;
+    this.drainUntil = now() + this.drainWithin;
+    say(`draining: ${this.entries.size} in hand, within ${this.drainWithin} s`);
+    if (this.connected) this.sendDraining();
+  }
+
+  // Nothing answers Draining, and what the hub assigned before it may be on its way: the beat's answer comes after.
+  sendDraining() {
+    this.send('draining', {});
+    this.beat();
+    this.stream.barrier = this.beats;
+    this.stream.barrierUntil = now() + ANSWER_WITHIN;
+  }
+
+  watchDrain(at) {
+    const inHand = [...this.entries.values()];
+    const running = inHand.some((entry) => entry.running);
+    const waiting = running || inHand.some((entry) => entry.result);
+    if (!this.connected) {
+      if (this.stream?.goodbyeAt || (inHand.length && at < this.drainUntil + SETTLE_WITHIN)) return;
+      this.over.abort();
+      this.stream?.close('CANCELLED', 'nothing is left to be said');
+    } else if (!waiting || at >= this.drainUntil + (running ? STOP_WITHIN : SETTLE_WITHIN)) {
+      if (!this.stream.drained && at < this.stream.barrierUntil) return;
+      // A function that still works is not named: another would begin its run beside it.
+      const returned = inHand.filter((entry) => entry.held && !entry.running && !entry.result).map(asHeld);
+      this.send('goodbye', { returned });
+      this.stream.goodbyeAt = at;
+      this.saidGoodbye = true;
     }
   }
-
-  #cancel({ run_id, fence, reason }) {
-    const run = this.#runs.get(keyOf({ run_id, fence }));
-    if (reason === "fenced") this.#lose(run, reason);
-    else if (!run?.result) run?.stop(reason);
-  }
-
-  /** It is not ours any more. Its slot is free when it has stopped. */
-  #lose(run, reason) {
-    run?.stop(reason);
-    if (run?.result) this.#forget(run);
-  }
-
-  #forget(run) {
-    if (!run || !this.#runs.delete(keyOf(run.held))) return;
-    if (!this.#leaving) this.#say({ credit: { runs: 1 } });
-    if (this.#runs.size === 0) this.#emptied();
-  }
 }
 
-function keyOf({ run_id, fence }) {
-  return `${run_id}/${fence}`;
-}
-
-function parsed(json) {
-  return json.length ? JSON.parse(json) : null;
-}
-
-/** A half of a character that would be left is made whole, as the wire takes only whole ones. */
-function clipped(text, most) {
-  return String(text).slice(0, most).toWellFormed();
-}
-
-function milliseconds({ seconds, nanos }) {
-  return Number(seconds) * 1_000 + nanos / 1_000_000;
-}
+const now = () => performance.now() / 1000;
+const asHeld = ({ id, fence, progress }) => ({ run_id: id, fence, progress });
+const say = (line) => process.stderr.write(`tocsin: ${line.replace(/\s+/g, ' ').trim()}\n`);

@@ -1,22 +1,24 @@
 // Two agents: `echo` returns its input, `slow` takes as many seconds as its input asks for.
 
-import { setTimeout as sleep } from "node:timers/promises";
-import { serve } from "./agent.js";
+import { setTimeout as sleep } from 'node:timers/promises';
+import { serve } from './agent.js';
 
-const STEP = 0.2;
+const STEPS_PER_SECOND = 5;
 
 async function echo(run) {
   return run.input;
 }
 
 async function slow(run) {
-  const { seconds = 5 } = run.input ?? {};
-  for (let done = 0; done < seconds; done += STEP) {
-    run.report(`${Math.round(done)} of ${seconds} s`, done / seconds);
-    await sleep(STEP * 1_000, undefined, { signal: run.signal });
+  const seconds = run.input?.seconds ?? 5;
+  const steps = Math.ceil(seconds * STEPS_PER_SECOND);
+  for (let step = 1; step <= steps; step++) {
+    await sleep((seconds / steps) * 1000, undefined, { signal: run.signal });
+    const slept = Math.round((seconds * step * 10) / steps) / 10;
+    run.report(`${slept} of ${seconds} s`, step / steps);
   }
   return { slept: seconds };
 }
 
 await serve({ echo, slow });
-process.exit(); // also if an agent that was asked to stop has not
+process.exit();

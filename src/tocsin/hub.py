@@ -238,7 +238,7 @@ class Replica:
         )
 
     def _renew(self) -> None:
-        """Something that is in hand, here or elsewhere, may have to stop."""
+        """Something that is in hand, here or elsewhere, may have to stop, or somebody who is connected to go."""
         self._keeping.wake()
         self._beats.hurry()
 

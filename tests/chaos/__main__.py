@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.chaos.catalogue import OWN, absent, catalogue
+from tests.chaos.catalogue import OF_INSTANCES, OWN, absent, catalogue
 from tests.chaos.course import Course, Verdict, run
 from tests.chaos.points import POINTS
 from tests.chaos.sabotage import HOLES, table, written
@@ -85,7 +85,8 @@ def _of_the_long_run(seed: int, alone: Sequence[tuple[str, ...]], *, only_points
         return Course(seed=seed, faults=alone[seed - 1], seconds=60)
     if seed % 4 or only_points:
         return Course(seed=seed, faults=("F1",), seconds=150)
-    return Course(seed=seed, faults=Random(seed).sample(sorted(OWN.keys() - ALONE), 6), seconds=60)
+    known = sorted((OWN.keys() | OF_INSTANCES.keys()) - ALONE)
+    return Course(seed=seed, faults=Random(seed).sample(known, 6), seconds=60)
 
 
 def rare(points: Mapping[str, int]) -> dict[str, int]:

@@ -1,5 +1,8 @@
 """What the fleet runs: agents that keep a ledger outside of the database, and do what their input says.
 
+``hub``: those that run in the replicas; ``elsewhere``: those of agent processes; ``scripted``: one whose runs
+nobody takes but a process that a fault plays by itself.
+
 input: {"seconds": [lengths, one is picked by the occurrence], "end": "ok" | "error" | "fatal" | "later" |
 "exit" (the process dies) | "deaf" (does not stop when asked) | "stall" (the event loop stands still) |
 "hungry" (wants more memory than there may be)}
@@ -20,6 +23,8 @@ HUNGER: Final = 64 << 20
 PROGRAM: Final = Path(__file__).with_name("program.py")
 
 hub = Hub(name="chaos")
+elsewhere = Hub(name="chaos")
+scripted = Hub(name="chaos")
 _ledgers: dict[int, Journal] = {}
 
 
@@ -40,8 +45,8 @@ def length(run: Run) -> float:
 async def work(run: Run) -> dict[str, Any]:
     """START, EFFECT half way, END: with run, attempt and fence."""
     about = {"run": run.id, "attempt": run.attempt, "fence": run.fence, "pid": os.getpid()}
-    ledger().note("START", **about, trigger=run.trigger, key=run.idempotency_key, effective=run.effective_at)
     end = run.input.get("end", "ok")
+    ledger().note("START", **about, trigger=run.trigger, key=run.idempotency_key, effective=run.effective_at, does=end)
     seconds = length(run)
     ended = "cut"
     try:
@@ -106,6 +111,27 @@ async def warden(run: Run) -> dict[str, Any]:
 async def wretch(run: Run) -> dict[str, Any]:
     """Fired by hand, by faults that need a run of their own."""
     return await work(run)
+
+
+@elsewhere.agent(retries=3, backoff="200ms", backoff_cap="1s")
+async def envoy(run: Run) -> dict[str, Any]:
+    return await work(run)
+
+
+@elsewhere.agent(on_lost="fail")
+async def herald(run: Run) -> dict[str, Any]:
+    """At most once."""
+    return await work(run)
+
+
+@elsewhere.agent(concurrency=2, retries=1, backoff="200ms")
+async def mason(run: Run) -> dict[str, Any]:
+    return await work(run)
+
+
+@scripted.agent
+async def puppet(run: Run) -> dict[str, Any]:
+    raise NotImplementedError("a fault plays its process")
 
 
 # ``-I -S`` spares the interpreter's slow start.

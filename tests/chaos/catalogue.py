@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import database_faults, process_faults, row_faults
+from tests.chaos import database_faults, instance_faults, played_faults, process_faults, road_faults, row_faults
 from tests.chaos.fault import Catalogue, Fault
 
 OWN: Final = {**process_faults.FAULTS, **database_faults.FAULTS, **row_faults.FAULTS}
+OF_INSTANCES: Final = {**instance_faults.FAULTS, **road_faults.FAULTS, **played_faults.FAULTS}
+"""Faults of agent processes, and of what is between them and the replicas."""
 
 TESTED: Final[Mapping[str, Sequence[str]]] = {
     "F18": ["tests/chaos/test_primitives_database.py::test_steps_of_the_servers_clock_double_and_lose_nothing"],
@@ -41,7 +43,7 @@ TESTED: Final[Mapping[str, Sequence[str]]] = {
 
 def catalogue() -> dict[str, Catalogue]:
     """All faults: those of this folder, and those of each module of ``faults/`` that has ``FAULTS``."""
-    found: dict[str, Catalogue] = {"own": OWN}
+    found: dict[str, Catalogue] = {"own": OWN, "instances": OF_INSTANCES}
     for path in _modules():
         further = getattr(importlib.import_module(f"tests.chaos.faults.{path.stem}"), "FAULTS", None)
         if further is not None:
@@ -52,7 +54,13 @@ def catalogue() -> dict[str, Catalogue]:
 def absent() -> dict[str, str]:
     """Faults that this machine cannot do, and what it lacks."""
     modules = [importlib.import_module(f"tests.chaos.faults.{path.stem}") for path in _modules()]
-    return {name: why for module in modules for name, why in getattr(module, "ABSENT", {}).items()}
+    lacking = {name: why for module in modules for name, why in getattr(module, "ABSENT", {}).items()}
+    return lacking | instance_faults.ABSENT
+
+
+def is_of_instances(name: str) -> bool:
+    """Whether a course with this fault needs agent processes."""
+    return name in OF_INSTANCES
 
 
 def made(names: list[str]) -> list[Fault]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from tests.chaos.agents import hub
-from tests.chaos.catalogue import made
+from tests.chaos.agents import elsewhere, hub, scripted
+from tests.chaos.catalogue import is_of_instances, made
 from tests.chaos.client import Client
 from tests.chaos.fault import Fault
 from tests.chaos.fleet import DRAIN, LEASE, Fleet
@@ -21,6 +21,7 @@ from tests.chaos.journal import read_journal
 from tests.chaos.onlooker import Onlooker
 from tests.chaos.process_faults import crash_points_hit
 from tests.chaos.sabotage import prepare
+from tocsin import App
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
@@ -32,6 +33,8 @@ from tocsin.testing.violation import Violation
 
 PATIENCE: Final = float(os.environ.get("TOCSIN_TEST_PATIENCE", "1"))
 """How many times slower than a machine of one's own this one may be."""
+
+INSTANCES: Final = 4
 
 CALM: Final = 12.0
 """Seconds without faults at the end: longer than everything that may still be owed then."""
@@ -48,6 +51,11 @@ class Course:
     triggers: int = TRIGGERS
     sabotage: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> int:
+        """Agent processes beside the replicas: some, where a fault is about them."""
+        return INSTANCES if any(map(is_of_instances, self.faults)) else 0
 
     @property
     def again(self) -> str:
@@ -97,17 +105,15 @@ class Verdict:
 async def run(course: Course, place: Path) -> Verdict:
     """The course has been run in ``place``, nothing of it is left running, and its history is judged."""
     env = {"CHAOS_SABOTAGE": course.sabotage} if course.sabotage else {}
-    async with Fleet(place, env=env, settings=course.settings) as fleet, AsyncExitStack() as stack:
+    async with (
+        Fleet(place, env=env, settings=course.settings, instances=course.instances) as fleet,
+        AsyncExitStack() as stack,
+    ):
         database = Database(fleet.postgres.dsn, size=4)
         stack.push_async_callback(database.close)
         await audit.install(database)
         rng = Random(course.seed)
-        now = await fleet.value("SELECT now()")
-        app = declared(rng, now, count=course.triggers)
-        await Control(database=database, clock=SystemClock(), actor="declarer").declare(app)
-        if course.sabotage:
-            await prepare(course.sabotage, fleet)
-        await fleet.start()
+        app = await _declared(fleet, database, course, rng)
         onlooker = Onlooker(fleet)
         names = [trigger.name for trigger in app.triggers if not trigger.name.startswith(("by-hand", AFTER))]
         client = Client(database, place, Random(course.seed + 1), names)
@@ -121,6 +127,18 @@ async def run(course: Course, place: Path) -> Verdict:
         logs = await _logs(fleet, database, onlooker)
         points = crash_points_hit(fleet)
     return Verdict(course=course, logs=logs, violations=check(logs), did=did, broken=broken, points=points)
+
+
+async def _declared(fleet: Fleet, database: Database, course: Course, rng: Random) -> App:
+    """Everybody is up and knows the agents, and then there is something to do."""
+    control = Control(database=database, clock=SystemClock(), actor="declarer")
+    await control.declare(declared(Random(0), await fleet.value("SELECT now()"), count=0, instances=course.instances))
+    if course.sabotage:
+        await prepare(course.sabotage, fleet)
+    await fleet.start()
+    app = declared(rng, await fleet.value("SELECT now()"), count=course.triggers, instances=course.instances)
+    await control.declare(app)
+    return app
 
 
 async def _afflict(fleet: Fleet, course: Course, rng: Random) -> tuple[dict[str, int], list[str]]:
@@ -150,7 +168,7 @@ async def _inject(fleet: Fleet, fault: Fault, rng: Random, number: int) -> list[
     except Exception as error:
         return [f"{fault.name}: {type(error).__name__}: {error}"]
     finally:
-        for member in fleet.members:
+        for member in fleet.everybody:
             member.thaw()
         await fleet.postgres.start()
         await fleet.start()
@@ -173,6 +191,7 @@ async def _logs(fleet: Fleet, database: Database, onlooker: Onlooker) -> Logs:
     calls = fleet.place / "calls.jsonl"
     events = clock.stamped(read_journal(fleet.journal.path), until=until)
     executors = dict.fromkeys(hub.build("chaos").functions, "function") | {"porter": "command"}
+    executors |= {agent: "process" for served in (elsewhere, scripted) for agent in served.build("chaos").functions}
     return Logs(
         audit=changes,
         entries=sorted(entries, key=lambda entry: entry["at"]),
@@ -214,6 +233,8 @@ class Clock:
             found = {**row, "at": self.instant(row["mono"])}
             if "effective" in found:
                 found["effective"] = datetime.fromisoformat(found["effective"])
+            if "sent" in found:
+                found["sent"] = self.instant(found["sent"])
             if found["at"] <= until:
                 stamped.append(found)
         return stamped

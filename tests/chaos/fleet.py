@@ -1,4 +1,4 @@
-"""N replicas of the real hub on one real PostgreSQL, everything that happens to them in one journal."""
+"""N replicas of the real hub on one real PostgreSQL, with agent processes if that is wished for, in one journal."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from tests.chaos import gauge
+from tests.chaos.elsewhere import Elsewhere
 from tests.chaos.journal import Journal
 from tests.chaos.member import Member
 from tests.chaos.postgres import AWAY, Postgres
@@ -49,7 +50,8 @@ SETTINGS: Final = {
 class Fleet:
     """Enter it to have a migrated database; ``start()`` to have replicas that are ready.
 
-    place: a directory for everything. env: for every replica, before its own. The cluster is ``postgres``:
+    place: a directory for everything. env: for every process, before its own. ``members`` are the replicas,
+    ``elsewhere`` has the agent processes and what is between. The cluster is ``postgres``:
     its ``dsn``, ``socket``, ``stop(how)``, ``start()``, ``restart(how)``. A fault may give one member another
     ``dsn``, ``env`` or ``prefix``, and start it anew.
     """
@@ -59,6 +61,7 @@ class Fleet:
         place: Path,
         *,
         replicas: int = 3,
+        instances: int = 0,
         env: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -77,10 +80,16 @@ class Fleet:
             Member(index, dsn=lambda: self.postgres.dsn, env=dict(shared), journal=self.journal)
             for index in range(replicas)
         ]
+        self.elsewhere: Final = Elsewhere(
+            self.members, count=instances, env=shared, journal=self.journal, ledgers=self.ledgers
+        )
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.postgres)
         await migrate(self.postgres.dsn)
+        if self.elsewhere.members:
+            self._stack.push_async_callback(self.elsewhere.close)
+            await self.elsewhere.open(self.control)
         self._stack.push_async_callback(self._end_all)
         return self
 
@@ -89,9 +98,14 @@ class Fleet:
         self.journal.close()
 
     async def _end_all(self) -> None:
-        for member in self.members:
+        for member in self.everybody:
             if member.alive:
                 await member.kill()
+
+    @property
+    def everybody(self) -> list[Member]:
+        """The replicas, and the agent processes."""
+        return [*self.members, *self.elsewhere.members]
 
     @property
     def control(self) -> Control:
@@ -113,11 +127,11 @@ class Fleet:
 
     async def start(self, *members: Member, within: float = 30) -> None:
         """These, or all that are not running, are ready."""
-        new = [member for member in members or self.members if not member.alive]
+        new = [member for member in members or self.everybody if not member.alive]
         for member in new:
             member.spawn()
         for member in new:
-            await member.until_logged("hub.ready", within=within)
+            await member.until_ready(within=within)
 
     async def restart(self, member: Member, *, kill: bool = False) -> None:
         """Another process of the member is ready; the former was killed, or drained."""

@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-from tests.chaos.agents import hub
+from tests.chaos.agents import elsewhere, hub, scripted
+from tests.chaos.elsewhere import FAR_OFF, PLAYED
 from tests.chaos.fleet import BY_HAND, HELD
 from tocsin import App, Hub, Schedule, at, cron, every
 
@@ -22,26 +23,34 @@ _LENGTHS: Final = (
 )
 """Seconds; the last is longer than a lease now and then."""
 
+_ELSEWHERE: Final = {"scribe": "envoy", "courier": "herald", "miller": "mason"}
+"""Who does the like in an agent process."""
+
 _ENDS: Final = (["ok", "error", "later", "fatal", "deaf"], [60, 3, 2, 1, 1])
 _ROOMS: Final = 12
 
 
-def declared(rng: Random, now: datetime, *, count: int = TRIGGERS) -> App:
-    """The fleet's agents with the seed's triggers. now: the database's instant."""
+def declared(rng: Random, now: datetime, *, count: int = TRIGGERS, instances: int = 0) -> App:
+    """The fleet's agents with the seed's triggers. now: the database's instant; instances: agent processes."""
     seeded = Hub(name="chaos")
     functions = hub.build("chaos").functions
     commands = hub.build("chaos").commands
     seeded._functions.update(functions)
     seeded._commands.update(commands)
+    if instances:
+        for served in (elsewhere, scripted):
+            seeded._functions.update(served.build("chaos").functions)
+        seeded.trigger(FAR_OFF, "envoy", overlap="allow", input={"seconds": [0.0]})
+        seeded.trigger(PLAYED, "puppet", overlap="allow")
     seeded.trigger(BY_HAND, "wretch", overlap="allow", input={"seconds": [0.0]})
     seeded.trigger(HELD, "courier", overlap="allow", input={"seconds": [0.0]})
     seeded.trigger("by-hand-program", "porter", overlap="allow", input={"seconds": [0.0]})
     for number in range(count):
-        one_trigger(seeded, rng, f"t{number:03d}", now)
+        one_trigger(seeded, rng, f"t{number:03d}", now, instances=instances)
     return seeded.build("chaos")
 
 
-def one_trigger(seeded: Hub, rng: Random, name: str, now: datetime) -> None:
+def one_trigger(seeded: Hub, rng: Random, name: str, now: datetime, *, instances: int = 0) -> None:
     period = rng.choices(*_PERIODS)[0]
     agent = _agent(rng, period)
     lengths = rng.choices([lengths for lengths, _ in _LENGTHS], [weight for _, weight in _LENGTHS])[0]
@@ -51,6 +60,8 @@ def one_trigger(seeded: Hub, rng: Random, name: str, now: datetime) -> None:
         name = f"{AFTER}{name}"
     tight = agent in ("miller", "warden", "porter") or period < 3
     seconds = [0.0, 0.05] if tight else lengths
+    if instances and rng.random() < 0.5:
+        agent = _ELSEWHERE.get(agent, agent)
     overlaps = ["skip", "skip", "skip", "allow", "queue_one", "cancel_previous"]
     if max(seconds) * 3 < period:
         overlaps.append("queue_all")

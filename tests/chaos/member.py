@@ -1,4 +1,4 @@
-"""One replica of the fleet: a real process, started, signalled, frozen and seen to end."""
+"""One process of the fleet, a replica or an agent process: started, signalled, frozen and seen to end."""
 
 import asyncio
 import json
@@ -7,13 +7,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.journal import Journal
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-ENTRY: Final = (sys.executable, "-m", "tests.chaos.replica")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a member's processes are. module: what is run; ready: the event that they log once they work."""
+
+    name: str
+    module: str
+    ready: str
+
+
+REPLICA: Final = Role("replica", "tests.chaos.replica", "hub.ready")
+INSTANCE: Final = Role("instance", "tests.chaos.instance", "agent.connected")
 
 
 class Member:
@@ -24,9 +37,12 @@ class Member:
     root: the checkout it runs. Each takes effect at the next start.
     """
 
-    def __init__(self, index: int, *, dsn: Callable[[], str], env: dict[str, str], journal: Journal) -> None:
+    def __init__(
+        self, index: int, *, dsn: Callable[[], str], env: dict[str, str], journal: Journal, role: Role = REPLICA
+    ) -> None:
         self.index: Final = index
-        self.name: Final = f"r{index}"
+        self.role: Final = role
+        self.name: Final = f"{role.name[0]}{index}"
         self.env = env
         self.dsn: str | None = None
         self.prefix: list[str] = []
@@ -60,7 +76,7 @@ class Member:
         environ["TOCSIN_DATABASE_URL"] = self.dsn or self._default_dsn()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.prefix, *ENTRY],
+                [*self.prefix, sys.executable, "-m", self.role.module],
                 cwd=self.root,
                 env=environ | self.env,
                 stdin=subprocess.DEVNULL,
@@ -69,7 +85,7 @@ class Member:
                 start_new_session=True,
             )
         self.frozen = False
-        self._journal.note("spawn", replica=self.name, pid=self._process.pid)
+        self._journal.note("spawn", replica=self.name, pid=self._process.pid, role=self.role.name)
         self._reaper = asyncio.create_task(self._reap(self._process))
 
     async def _reap(self, process: "subprocess.Popen[bytes]") -> None:
@@ -133,6 +149,10 @@ class Member:
     def said(self, words: str) -> bool:
         """Whether this process has written so, in whatever form."""
         return words.encode() in self.log.read_bytes()[self._read_from :]
+
+    async def until_ready(self, *, within: float = 30) -> dict[str, Any]:
+        """What it has logged when it was ready. Raises: see ``until_logged``."""
+        return await self.until_logged(self.role.ready, within=within)
 
     async def until_logged(self, event: str, *, within: float = 30) -> dict[str, Any]:
         """The first line of that event of this process.

@@ -78,7 +78,7 @@ class Onlooker:
 
     def _processes(self) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
-        for member in self._fleet.members:
+        for member in self._fleet.everybody:
             if member.alive:
                 with suppress(OSError, IndexError):
                     pages = int(Path(f"/proc/{member.pid}/statm").read_text().split()[1])

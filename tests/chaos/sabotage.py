@@ -1,11 +1,10 @@
-"""Guards of the hub, each taken out by name in a replica's process, and which invariant is to notice."""
+"""Guards, each taken out by name in the processes that have it, and which invariant is to notice."""
 
 import asyncio
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,6 +12,8 @@ import asyncpg
 import msgspec
 
 from tests.chaos.fleet import Fleet
+from tests.chaos.hole import Hole, put, statements
+from tests.chaos.holes_elsewhere import HOLES_ELSEWHERE
 from tocsin.domain import planning
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, TriggerSpec
@@ -20,26 +21,7 @@ from tocsin.engine import planner
 from tocsin.engine.keeping import Keeping
 from tocsin.engine.sweeper import Sweeper
 from tocsin.hub import Replica
-from tocsin.store import database
-from tocsin.store.statements import Statements
 from tocsin.testing import holes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hole:
-    """A guard that is gone. says: which; caught_by: the invariant that is meant to notice.
-
-    install: in each replica; sql: on the database; settings: of the server. faults: what brings it to light.
-    """
-
-    says: str
-    caught_by: str
-    install: Callable[[], None] = lambda: None
-    sql: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    faults: Sequence[str] = ()
-    seconds: float = 10
-    calm: float = 3
 
 
 def install(name: str) -> None:
@@ -48,18 +30,15 @@ def install(name: str) -> None:
         HOLES[name].install()
 
 
+def install_elsewhere(name: str) -> None:
+    """The guard of that name is gone from this agent process."""
+    HOLES[name].elsewhere()
+
+
 async def prepare(name: str, fleet: Fleet) -> None:
     """The guard of that name is gone from the database."""
     if HOLES[name].sql:
         await fleet.fetch(HOLES[name].sql)
-
-
-def _put(owner: Any, name: str, value: Any) -> None:
-    setattr(owner, name, value)
-
-
-def _statements(make: Callable[[], Statements]) -> Callable[[], None]:
-    return lambda: _put(database, "load", make)
 
 
 def _instants_drift() -> None:
@@ -71,7 +50,7 @@ def _instants_drift() -> None:
         late = found is not None and os.getpid() % 2 and found.second % 5 == 3
         return found + timedelta(seconds=1) if found is not None and late else found
 
-    _put(Schedule, "next_after", next_after)
+    put(Schedule, "next_after", next_after)
 
 
 def _leases_end_with_the_drain() -> None:
@@ -88,8 +67,8 @@ def _leases_end_with_the_drain() -> None:
         await self._keeping.__aexit__()
         await finish(self)
 
-    _put(Keeping, "__aexit__", once)
-    _put(Replica, "_finish_work", finish_work)
+    put(Keeping, "__aexit__", once)
+    put(Replica, "_finish_work", finish_work)
 
 
 def _no_amnesty() -> None:
@@ -99,15 +78,15 @@ def _no_amnesty() -> None:
         made(self, **collaborators)
         self._judges_from = float("-inf")
 
-    _put(Sweeper, "__init__", init)
-    _put(Sweeper, "blinded", lambda self: None)
+    put(Sweeper, "__init__", init)
+    put(Sweeper, "blinded", lambda self: None)
 
 
 def _no_sweeper() -> None:
     async def step(self: Sweeper, now: float) -> bool:
         return False
 
-    _put(Sweeper, "_step", step)
+    put(Sweeper, "_step", step)
 
 
 def _no_quarantine() -> None:
@@ -119,7 +98,7 @@ def _no_quarantine() -> None:
             raise RuntimeError(decision.broken_reason)
         return decision
 
-    _put(planner.Planner, "decide", or_fail)
+    put(planner.Planner, "decide", or_fail)
 
 
 def _everything_caught_up() -> None:
@@ -129,7 +108,7 @@ def _everything_caught_up() -> None:
         )
         return planning.plan(every, *rest)
 
-    _put(planner, "plan", plan)
+    put(planner, "plan", plan)
 
 
 def _early() -> None:
@@ -138,8 +117,8 @@ def _early() -> None:
     def ahead(self: Any, trigger: Any, now: datetime, kept: Any) -> Any:
         return decide(self, trigger, now + timedelta(milliseconds=500), kept)
 
-    _put(planner.Planner, "decide", ahead)
-    _statements(holes.early)()
+    put(planner.Planner, "decide", ahead)
+    statements(holes.early)()
 
 
 def _pause_ignored() -> None:
@@ -148,7 +127,7 @@ def _pause_ignored() -> None:
     def awake(self: Any, trigger: Any, now: datetime, kept: Any) -> Any:
         return decide(self, msgspec.structs.replace(trigger, paused=False), now, kept)
 
-    _put(planner.Planner, "decide", awake)
+    put(planner.Planner, "decide", awake)
 
 
 def _sessions_leak() -> None:
@@ -163,7 +142,7 @@ def _sessions_leak() -> None:
         self.__dict__["leak"] = asyncio.create_task(leak(self.database.dsn, []))
         return await enter(self)
 
-    _put(Replica, "__aenter__", entered)
+    put(Replica, "__aenter__", entered)
 
 
 HOLES: Final[Mapping[str, Hole]] = {
@@ -171,27 +150,27 @@ HOLES: Final[Mapping[str, Hole]] = {
     "key": Hole(
         says="the unique key of an occurrence, and the planner's lock",
         caught_by="I1",
-        install=_statements(holes.unkeyed),
+        install=statements(holes.unkeyed),
         sql="DROP INDEX tocsin.occurrences_instant",
     ),
     "state": Hole(
         says="a settlement compares the state",
         caught_by="I2",
-        install=_statements(holes.stateless),
+        install=statements(holes.stateless),
         sql=holes.TOOK_EDGES,
         faults=["F5"],
     ),
     "cursor": Hole(
         says="the planner's lock and its limit, and the compare-and-set of the cursor",
         caught_by="I3",
-        install=_statements(holes.unlimited),
+        install=statements(holes.unlimited),
         # A planner that stood still must not put the cursor where it saw it last.
         faults=["F5b"],
     ),
     "fence": Hole(
         says="a settlement compares the fence",
         caught_by="I4",
-        install=_statements(holes.unfenced),
+        install=statements(holes.unfenced),
         faults=["F5"],
     ),
     "beat": Hole(
@@ -203,7 +182,7 @@ HOLES: Final[Mapping[str, Hole]] = {
     "scope": Hole(
         says="a claim looks at its scope, and the index on running scopes",
         caught_by="I6",
-        install=_statements(holes.overlapping),
+        install=statements(holes.overlapping),
         sql="DROP INDEX tocsin.runs_scope_held",
         seconds=25,
     ),
@@ -213,7 +192,7 @@ HOLES: Final[Mapping[str, Hole]] = {
     "poisoned": Hole(
         says="a run that is lost three times is closed",
         caught_by="I8",
-        install=_statements(holes.poisonous),
+        install=statements(holes.poisonous),
         faults=["F4"],
     ),
     "quarantine": Hole(
@@ -224,9 +203,7 @@ HOLES: Final[Mapping[str, Hole]] = {
     ),
     "instant": Hole(says="nothing is decided before its instant", caught_by="I14", install=_early),
     "pause": Hole(says="a paused trigger begets nothing", caught_by="I15", install=_pause_ignored, faults=["F44"]),
-    "trail": Hole(
-        says="a run that is queued again keeps its trail", caught_by="I16", install=_statements(holes.untold)
-    ),
+    "trail": Hole(says="a run that is queued again keeps its trail", caught_by="I16", install=statements(holes.untold)),
     "commit": Hole(
         says="a commit is on disk before it is answered",
         caught_by="I17",
@@ -236,6 +213,7 @@ HOLES: Final[Mapping[str, Hole]] = {
     ),
     "sweeper": Hole(says="somebody sweeps", caught_by="I18", install=_no_sweeper, faults=["F2"], calm=11),
     "sessions": Hole(says="a replica's sessions are bounded", caught_by="I20", install=_sessions_leak),
+    **HOLES_ELSEWHERE,
 }
 NAMED: Final = ("key", "fence", "cursor", "amnesty", "beat")
 """The guards that hold everything else; tried on every change."""

@@ -42,6 +42,9 @@ class Story:
         self.sessions: list[dict[str, Any]] = []
         self.seen: set[tuple[str, int, str]] = set()
         self.poisoned: set[str] = set()
+        self.instances: list[Row] = []
+        self.keys: list[Row] = []
+        self.pids = dict(PIDS)
         self.agents: list[Row] = [{"name": "scribe", "concurrency": None, "concurrency_key": None}]
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
         self._txid = 0
@@ -86,6 +89,27 @@ class Story:
             ended_at=instant(at) if ended else None, end_reason=ended,
         )  # fmt: skip
 
+    def instance(self, number: int, at: float, *, key: str = "near") -> str:
+        """An agent process of that pid has come, with a lease of eight seconds; its id."""
+        holder = an_id(number)
+        self.pids[holder] = number
+        self.event("spawn", at - 0.1, replica=f"i{number}", pid=number, role="instance")
+        self.instances.append({"id": UUID(holder), "name": f"host:{number}", "key": key})
+        self.beat(holder, at)
+        return holder
+
+    def beat(self, holder: str, *ats: float) -> None:
+        """A beat was sent, written and answered at each of these."""
+        for at in ats:
+            self.renew(holder, at, lease=8)
+            self.entries.append(
+                {"at": instant(at + 0.02), "what": "BEAT", "sent": instant(at - 0.01), "holder": holder}
+            )
+
+    def bury(self, holder: str, at: float) -> None:
+        """The process is given up."""
+        self.change("leases", holder, at, ended_at=instant(at), end_reason="lost")
+
     def renew_all(self, until: float) -> None:
         """Both replicas renew to the end."""
         for holder in PIDS:
@@ -110,10 +134,10 @@ class Story:
         old = self._rows["runs", run_id]
         row = self.change(
             "runs", run_id, at, state="running", fence=old["fence"] + 1, attempt=old["attempt"] + 1,
-            seq=old["seq"] + 1, holder=holder,
+            seq=old["seq"] + 1, holder=holder, reason=None,
         )  # fmt: skip
         self._tell(row, "queued", holder, at)
-        self.entry("START", run_id, at + 0.001, row["fence"], effective=row["effective_at"], pid=PIDS[holder])
+        self.entry("START", run_id, at + 0.001, row["fence"], effective=row["effective_at"], pid=self.pids[holder])
 
     def settle(self, run_id: str, at: float, state: str = "succeeded", holder: str = HOLDER, **columns: Any) -> None:
         fence = self._rows["runs", run_id]["fence"]
@@ -137,10 +161,13 @@ class Story:
         self.transitions.append(
             {
                 "run_id": UUID(row["id"]), "seq": row["seq"], "from_state": old, "to_state": row["state"],
-                "attempt": row["attempt"], "fence": row["fence"], "actor": f"replica:{holder}",
+                "attempt": row["attempt"], "fence": row["fence"], "actor": f"{self._kind(holder)}:{holder}",
                 "reason": row["reason"], "at": instant(at),
             }
         )  # fmt: skip
+
+    def _kind(self, holder: str) -> str:
+        return "instance" if any(str(row["id"]) == holder for row in self.instances) else "replica"
 
     def entry(self, what: str, run_id: str, at: float, fence: int, **fields: Any) -> None:
         self.entries.append({"at": instant(at), "what": what, "run": run_id, "fence": fence, **fields})
@@ -171,6 +198,8 @@ class Story:
         tables["agents"] = self.agents
         tables["transitions"] = list(self.transitions)
         tables["sessions"] = list(self.sessions)
+        tables["instances"] = self.instances
+        tables["keys"] = self.keys
         tables["replicas"] = [
             {"id": UUID(holder), "name": f"host:{pid}", "started_at": instant(0.1)} for holder, pid in PIDS.items()
         ]

@@ -24,6 +24,24 @@ async def elsewhere():
     await asyncio.sleep(4)
 
 hub.trigger("once", elsewhere)
+hub.trigger("many", elsewhere, overlap="allow")
+"""
+
+
+POISON = """
+import os
+from pathlib import Path
+from tocsin import Hub, Run
+
+hub = Hub()
+
+@hub.agent(suspect_after="0.5s", dead_after="2s", retries=5)
+async def poison(run: Run):
+    with Path(__file__).with_name("begun").open("a") as begun:
+        begun.write(f"{run.fence}\\n")
+    os._exit(42)
+
+hub.trigger("poison", poison)
 """
 
 
@@ -64,6 +82,33 @@ def test_a_process_that_is_killed_is_started_again_and_its_run_begins_anew(
     assert (settled["state"], settled["fence"]) == ("succeeded", 2)
     shown = tocsin("instance", "list", "--all", "--json", TOCSIN_DATABASE_URL=dsn).objects
     assert [row["state"] for row in shown] == ["alive", "lost"]
+
+
+def test_a_run_that_kills_its_process_each_time_ends_and_harms_no_other(
+    hub: Start, tocsin: Any, app: Path, agents: Path, dsn: str
+) -> None:
+    """Whatever it may retry: its third process is its last. The processes are started again each time."""
+    deadly = agents.with_name("poison.py")
+    deadly.write_text(POISON)
+    # A sweeper judges nobody within one lease of its own start.
+    times = {"TOCSIN_SWEEP_EVERY": "0.5s", "TOCSIN_LEASE": "3s", "TOCSIN_RENEW_EVERY": "0.5s"}
+    env = {"TOCSIN_DATABASE_URL": dsn, **times}
+    started = hub("up", str(app), "--work", str(agents), "--work", str(deadly), **env)
+    started.wait_for("agent.connected", 2)
+    run = tocsin("trigger", "fire", "poison", "--json", **env).objects[0]["id"]
+    others = []
+    for death in range(1, 4):
+        started.wait_for("work.ended", death, app=str(deadly), code=42)
+        others.append(tocsin("trigger", "fire", "many", "--json", **env).objects[0]["id"])
+    swept = started.wait_for("run.swept", 3, run_id=run)
+    assert (swept["state"], swept["reason"], swept["fence"]) == ("failed", "poisoned", 3)
+    assert deadly.with_name("begun").read_text().split() == ["1", "2", "3"]
+    shown = tocsin("run", "show", run, "--json", **env).objects[0]
+    assert (shown["state"], shown["reason"]) == ("failed", "poisoned")
+    for other in others:
+        settled = started.wait_for("run.settled", run_id=other)
+        assert (settled["state"], settled["fence"]) == ("succeeded", 1)
+    started.wait_for("agent.connected", 5)
 
 
 def test_agent_processes_leave_before_the_hub_and_in_order(hub: Start, app: Path, agents: Path, dsn: str) -> None:

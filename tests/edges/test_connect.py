@@ -6,6 +6,7 @@ from uuid import UUID
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.edges.wiring import Process, a_control, a_hub, a_process
 from tests.engine.building import SECOND, a_trigger, eventually
@@ -151,15 +152,98 @@ async def test_a_result_of_another_fence_is_fenced(dsn: str) -> None:
         assert (await control.run(UUID(run.run_id)))["state"] == "running"
 
 
-async def test_a_result_that_comes_twice_is_settled_once(dsn: str) -> None:
+async def test_a_result_of_a_run_that_its_stream_does_not_know_is_fenced(dsn: str) -> None:
+    """A process that leaves a run out of its Hello has let it go."""
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub:
+        async with Process(hub.address) as process:
+            welcome = await process.hello()
+            await process.credit(1)
+            await control.fire("t")
+            (run,) = await process.assigned()
+        async with Process(hub.address, instance_id=process.id) as again:
+            await again.hello(last_stream=welcome.stream)
+            assert (await again.finish(run, succeeded=b"1"))[0].fenced
+
+
+async def test_a_stream_that_its_process_ends_is_heard_to_its_last_word(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        process.frozen = True
+        result = pb.Result(run_id=run.run_id, fence=run.fence, succeeded=b"1")
+        await process.say(finished=pb.Finished(results=[result]))
+        await process.call.done_writing()
+        assert not (await process.next("settled")).settled.verdicts[0].fenced
+        assert await process.code() is grpc.StatusCode.OK
+        assert (await control.run(UUID(run.run_id)))["state"] == "succeeded"
+
+
+async def test_a_run_that_does_not_stop_is_closed_and_its_process_told(dsn: str) -> None:
+    async with (
+        a_control(dsn, a_trigger("t"), cancel_within=SECOND / 2) as control,
+        a_process(dsn) as (_, process),
+    ):
+        await process.hello()
+        await process.credit(1)
+        await control.fire("t")
+        (run,) = await process.assigned()
+        await control.cancel_run(UUID(run.run_id))
+        assert (await process.next("cancel")).cancel.within.ToTimedelta() == SECOND / 2
+        (verdict,) = (await process.next("settled")).settled.verdicts
+        assert (verdict.run_id, verdict.fenced) == (run.run_id, False)
+        assert (await process.finish(run, succeeded=b"1"))[0].fenced
+
+
+async def test_a_result_that_comes_twice_is_settled_once_and_answered_alike(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")) as control, a_process(dsn) as (_, process):
         await process.hello()
         await process.credit(1)
         await control.fire("t")
         (run,) = await process.assigned()
         assert not (await process.finish(run, succeeded=b"1"))[0].fenced
+        assert not (await process.finish(run, succeeded=b"1"))[0].fenced
         assert (await process.finish(run, succeeded=b"2"))[0].fenced
         assert (await control.run(UUID(run.run_id)))["output"] == 1
+
+
+async def test_a_success_that_asks_for_what_cannot_be_had_fails_for_good_and_ends_nothing_else(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t", overlap=Overlap.ALLOW)) as control, a_process(dsn) as (_, process):
+        await process.hello()
+        await process.credit(3)
+        for _ in range(3):
+            await control.fire("t")
+        first, second, third = await process.assigned(3)
+        never = pb.FollowUp(input=b"{", after=Duration(seconds=1))
+        assert not (await process.finish(first, succeeded=b"1", follow_ups=[never]))[0].fenced
+        assert not (await process.finish(second, succeeded=b"1", follow_ups=[pb.FollowUp()] * 101))[0].fenced
+        assert not (await process.finish(third, succeeded=b"1"))[0].fenced
+        shown = [await control.run(UUID(run.run_id)) for run in (first, second, third)]
+        assert [(run["state"], run["reason"]) for run in shown] == [("failed", "fatal")] * 2 + [("succeeded", None)]
+        assert "input of a scheduled run" in shown[0]["error"]
+        assert "follow-ups" in shown[1]["error"]
+
+
+@pytest.mark.parametrize("outcome", [{"succeeded": b"1"}, {"failed": pb.Failure(kind="ValueError", message="no")}])
+async def test_a_result_whose_answer_was_lost_is_answered_on_the_next_stream(dsn: str, outcome: Any) -> None:
+    trigger = a_trigger("t", overlap=Overlap.ALLOW)
+    async with a_control(dsn, trigger) as control, a_hub(dsn) as hub, a_hub(dsn) as other:
+        async with Process(hub.address) as process:
+            welcome = await process.hello()
+            await process.credit(2)
+            await control.fire("t")
+            await control.fire("t")
+            taken, cancelled = await process.assigned(2)
+            await process.finish(taken, **outcome)
+            await control.cancel_run(UUID(cancelled.run_id))
+            await process.next("cancel")
+        held = [pb.Held(run_id=run.run_id, fence=run.fence) for run in (taken, cancelled)]
+        async with Process(other.address, instance_id=process.id) as again:
+            anew = await again.hello(held=held, last_stream=welcome.stream)
+            assert (list(anew.valid), list(anew.fenced)) == ([held[1]], [])
+            (verdict,) = (await again.next("settled")).settled.verdicts
+            assert (verdict.run_id, verdict.fenced) == (taken.run_id, False)
 
 
 @pytest.mark.parametrize(

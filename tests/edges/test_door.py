@@ -1,6 +1,5 @@
 """Who is let in: keys, TLS, mutual TLS; and what a hostile process can do to the others, which is nothing."""
 
-import asyncio
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -173,26 +172,16 @@ async def test_a_message_that_is_too_large_ends_its_own_stream_alone(dsn: str) -
         await good.next("beat_taken")
 
 
-async def flooded(process: Process, finished: pb.Finished, *, seconds: float) -> int:
-    """How often the hub took the same message in that time."""
-    sent = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while True:
-                await process.say(finished=finished)
-                sent += 1
-    return sent
-
-
 async def test_a_flood_that_is_never_read_is_held_up(dsn: str) -> None:
     """Verdicts on results that are nobody's wait in bounded number; then its messages wait at its own end."""
-    async with a_control(dsn, a_trigger("t")), a_hub(dsn) as hub, Process(hub.address) as good:
+    patient = {"suspect_after": 10, "dead_after": 30}
+    async with a_control(dsn, a_trigger("t")), a_hub(dsn, **patient) as hub, Process(hub.address) as good:
         await good.hello()
         async with Process(hub.address) as flood:
             await flood.hello()
             result = [pb.Result(run_id=str(uuid4()), fence=1, succeeded=b"1") for _ in range(500)]
             flood.deaf = flood.frozen = True
-            assert await flooded(flood, pb.Finished(results=result), seconds=4) > 100
+            assert await flood.flood(pb.Finished(results=result), seconds=4) > 100
             assert hub.server.session(flood.id).outgoing.waiting <= MOST + len(result)
             await good.beat()
             await good.next("beat_taken")

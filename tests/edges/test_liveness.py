@@ -191,24 +191,6 @@ async def test_a_process_whose_loop_stands_still_keeps_its_lease_and_is_given_no
         assert (await control.run(UUID(run.run_id)))["fence"] == 1
 
 
-@pytest.mark.parametrize("on_lost", list(OnLost))
-async def test_a_run_that_got_lost_on_its_way_to_the_process_is_let_go(dsn: str, on_lost: OnLost) -> None:
-    """Ten seconds after its claim nobody has it in hand: neither the process nor the hub it is connected to."""
-    async with a_control(dsn, a_trigger("t"), on_lost=on_lost) as control, a_hub(dsn) as hub:
-        async with Process(hub.address) as process:
-            welcome = await process.hello()
-            run = await a_run(control, process)
-        async with Process(hub.address, instance_id=process.id) as again:
-            await again.hello(last_stream=welcome.stream)
-            await again.credit(1)
-            if on_lost is OnLost.RETRY:
-                (other,) = await again.assigned()
-                assert (other.run_id, other.fence, other.attempt) == (run.run_id, 2, 1)
-            else:
-                await again.none("assign", within=12)
-                assert (await control.run(UUID(run.run_id)))["reason"] == "lost"
-
-
 async def test_many_beat_in_one_statement_a_second(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")), a_hub(dsn, suspect_after=4, dead_after=20) as hub:
         processes = [Process(hub.address) for _ in range(20)]
@@ -258,3 +240,34 @@ async def test_when_all_fall_silent_at_once_it_is_we_who_are_deaf(dsn: str) -> N
         await asyncio.sleep(1.5)
         assert not (await processes[0].finish(run))[0].fenced
         assert hub.log.count("instance.lost") == 0
+
+
+async def test_a_beat_under_a_fence_that_its_run_does_not_have_changes_nothing(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_process(dsn, beats=False) as (_, process):
+        await process.hello()
+        run = await a_run(control, process)
+        process.held["of the future"] = pb.Held(run_id=run.run_id, fence=run.fence + 7)
+        seq = await process.beat()
+        while (await process.next("beat_taken")).beat_taken.seq != seq:
+            continue
+        told = (await process.next("cancel")).cancel
+        assert (told.run_id, told.fence, told.reason) == (run.run_id, run.fence + 7, "fenced")
+        assert (await control.run(UUID(run.run_id)))["state"] == "running"
+        assert not (await process.finish(run))[0].fenced
+
+
+async def test_who_says_nothing_for_twice_as_long_as_it_may_has_no_stream(dsn: str) -> None:
+    """Its transport answers every ping, so nothing else would ever end it."""
+    async with (
+        a_control(dsn, a_trigger("t")),
+        a_hub(dsn, suspect_after=0.5, dead_after=1.5) as hub,
+        Process(hub.address) as silent,
+        Process(hub.address) as other,
+    ):
+        await silent.hello()
+        await other.hello()
+        silent.frozen = True
+        assert await silent.code() is grpc.StatusCode.ABORTED
+        await other.beat()
+        await other.next("beat_taken")
+        await eventually(lambda: hub.log.count("instance.disconnected"))

@@ -1,12 +1,16 @@
 """What waits for a stream leaves it in messages that whoever is at its other end can take."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
 
 from tests.edges.wiring import Process, a_control, a_hub
-from tests.engine.building import a_trigger, eventually
-from tocsin.domain.agent import MAX_PAYLOAD
+from tests.engine.building import DEADLINE, a_trigger, eventually
+from tests.executors.conftest import an_assignment
+from tocsin.domain.agent import MAX_PAYLOAD, AgentSpec
+from tocsin.edges.grpc.outgoing import Outgoing
+from tocsin.v1 import agent_pb2 as pb
 
 pytestmark = pytest.mark.anyio
 
@@ -58,3 +62,19 @@ async def test_an_input_that_has_grown_too_large_fails_its_run_and_nothing_else(
         await eventually(has_failed)
         await control.fire("other")
         await process.assigned()
+
+
+async def test_who_drains_hears_of_all_that_was_assigned_before_its_next_beat_is_answered() -> None:
+    outgoing = Outgoing(now=lambda: None, lost=lambda: None, revoked=lambda _: None)
+    outgoing.assign(an_assignment(), AgentSpec(name="agent"))
+    outgoing.drain()
+    outgoing.beat_taken(7)
+    written: list[pb.FromHub] = []
+
+    async def write(message: pb.FromHub) -> None:
+        written.append(message)
+
+    writing = asyncio.create_task(outgoing.write_all(write, within=DEADLINE))
+    await eventually(lambda: outgoing.waiting == 0)
+    writing.cancel()
+    assert [message.WhichOneof("message") for message in written] == ["assign", "beat_taken"]

@@ -90,6 +90,8 @@ class Process:
         self.seq = 0
         self.held: dict[str, pb.Held] = {}
         self.welcomed = self.frozen = self.deaf = False
+        self._turn = asyncio.Lock()
+        self._flooder: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if self._credentials is None:
@@ -108,9 +110,10 @@ class Process:
 
     async def __aexit__(self, *_: object) -> None:
         self.call.cancel()
-        self._reader.cancel()
-        self._beater.cancel()
-        await asyncio.wait({self._reader, self._beater})
+        tasks = {task for task in (self._reader, self._beater, self._flooder) if task is not None}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await self._channel.close()
 
     async def _read(self) -> None:
@@ -129,10 +132,16 @@ class Process:
                     await self.beat()
 
     async def say(self, **message: Any) -> None:
-        await self.call.write(pb.FromAgent(**message))
+        # A call takes one message at a time, and it may beat beside.
+        async with self._turn:
+            await self.call.write(pb.FromAgent(**message))
+
+    async def present(self, *, held: Sequence[pb.Held] = (), last_stream: int = 0) -> None:
+        """Its Hello has been said."""
+        await self.say(hello=pb.Hello(instance_id=self.id, held=held, last_stream=last_stream, **self._hello))
 
     async def hello(self, *, held: Sequence[pb.Held] = (), last_stream: int = 0) -> pb.Welcome:
-        await self.say(hello=pb.Hello(instance_id=self.id, held=held, last_stream=last_stream, **self._hello))
+        await self.present(held=held, last_stream=last_stream)
         welcome: pb.Welcome = (await self.next("welcome")).welcome
         self.welcomed = True
         return welcome
@@ -164,11 +173,11 @@ class Process:
             return
         raise AssertionError(f"{message} came")
 
-    async def assigned(self, count: int = 1) -> list[pb.Assignment]:
+    async def assigned(self, count: int = 1, *, within: float = DEADLINE) -> list[pb.Assignment]:
         """So many runs, which it has in hand from now on."""
         runs: list[pb.Assignment] = []
         while len(runs) < count:
-            runs += (await self.next("assign")).assign.runs
+            runs += (await self.next("assign", within=within)).assign.runs
         for run in runs:
             self.held[run.run_id] = pb.Held(run_id=run.run_id, fence=run.fence)
         return runs
@@ -185,6 +194,22 @@ class Process:
         for run in runs:
             self.held.pop(run.run_id, None)
         return verdicts
+
+    async def flood(self, finished: pb.Finished, *, seconds: float) -> int:
+        """How often this was taken in that time; it goes on being sent."""
+        sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                while True:
+                    await self.say(finished=finished)
+                    sent += 1
+
+        # A write that is cancelled would end the stream.
+        self._flooder = asyncio.create_task(send())
+        await asyncio.wait({self._flooder}, timeout=seconds)
+        return sent
 
     async def code(self) -> grpc.StatusCode:
         """How the stream ended."""

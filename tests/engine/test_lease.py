@@ -52,7 +52,7 @@ class Kept:
     """A keeper on the test's own loop, and what it asked for."""
 
     def __init__(self, world: World, peer: Peer) -> None:
-        self.asked: list[tuple[set[UUID] | None, StopReason]] = []
+        self.asked: list[tuple[set[tuple[UUID, int]] | None, StopReason]] = []
         self.strays: list[tuple[UUID, int]] = []
         self.database = Database(world.dsn, size=1)
         self.keeper = Keeper(
@@ -69,10 +69,10 @@ class Kept:
             describe=lambda: (peer.who.name, "0", ["agent"], 10),
         )
 
-    def _stop(self, run_ids: Iterable[UUID] | None, reason: StopReason) -> None:
-        ids = None if run_ids is None else set(run_ids)
-        if ids is None or ids:
-            self.asked.append((ids, reason))
+    def _stop(self, runs: Iterable[tuple[UUID, int]] | None, reason: StopReason) -> None:
+        asked = None if runs is None else set(runs)
+        if asked is None or asked:
+            self.asked.append((asked, reason))
 
 
 @asynccontextmanager
@@ -125,10 +125,28 @@ async def test_a_renewal_says_what_was_fenced_and_what_is_to_stop(world: World) 
         )
         await kept.keeper.run_once()
         assert kept.asked == [
-            ({fenced}, StopReason.FENCED),
-            ({cancelled}, StopReason.CANCELLED),
-            ({superseded}, StopReason.SUPERSEDED),
+            ({(fenced, 1)}, StopReason.FENCED),
+            ({(cancelled, 1)}, StopReason.CANCELLED),
+            ({(superseded, 1)}, StopReason.SUPERSEDED),
         ]
+
+
+async def test_what_is_said_of_an_attempt_that_has_passed_does_not_stop_the_newer_one(world: World) -> None:
+    await world.declare(a_trigger())
+    async with a_keeper(world) as (peer, kept):
+        run_id = await world.queue()
+        await peer.runner.run_once()
+        again = "UPDATE tocsin.runs SET state = 'queued', holder = NULL, attempt = 0, seq = seq + 1 WHERE id = $1"
+        await world.admin.execute(again, run_id)
+        await kept.keeper.run_once()
+        ((fenced, reason),) = kept.asked
+        # It is claimed anew while the answer is on its way from the keeper's thread.
+        peer.runner.begin([await peer.claim_one()])
+        assert fenced is not None
+        peer.hands.stop(fenced, reason)
+        newer = peer.hands.get(run_id)
+        assert newer is not None
+        assert (newer.assignment.fence, newer.stop.requested) == (2, False)
 
 
 async def test_a_claim_whose_answer_was_lost_is_found_and_given_back(world: World) -> None:

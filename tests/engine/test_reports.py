@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from tests.engine.building import HandClock
+from tests.engine.building import HandClock, Peer, World, a_trigger, an_end
 from tocsin.domain.errors import DatabaseUnavailable
+from tocsin.domain.run import RunState
 from tocsin.engine.hands import Hands
 from tocsin.engine.reports import EVERY, Reporter
 from tocsin.engine.run_reports import RunReports
@@ -171,3 +172,19 @@ async def test_a_report_that_falls_into_the_taking_of_a_batch_is_not_lost(
         reports.progress("mine, later", None)
         await reporter.run_once()
     assert (ONE, "mine, later") in runs.rows
+
+
+async def test_a_report_that_comes_late_stops_no_later_attempt(world: World) -> None:
+    """Its attempt has ended, and the run has begun again with the same holder."""
+    await world.declare(a_trigger())
+    peer = await Peer(world.database, world.clock).register()
+    run_id = await world.queue()
+    first = await peer.claim_one()
+    late = peer.reporter.reports_for(run_id, first.fence)
+    await peer.settle(an_end(first, RunState.QUEUED, reason="retry_after", counted=False))
+    await peer.runner.run_once()
+    late.progress("half of it", 0.5)
+    await peer.reporter.run_once()
+    hand = peer.hands.get(run_id)
+    assert hand is not None
+    assert (hand.assignment.fence, hand.stop.reason) == (2, None)

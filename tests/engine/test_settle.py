@@ -336,6 +336,25 @@ async def test_a_settlement_whose_answer_was_lost_is_written_once(world: World) 
     assert len(peer.hands) == 0
 
 
+async def test_what_an_ended_attempt_had_reported_does_not_stop_the_next_one(world: World) -> None:
+    """It is written up to half a second later, when the same replica may have the run in hand again."""
+    await world.declare(a_trigger())
+    scripted = Scripted()
+    peer = await world.peer(executor=scripted)
+    run_id = await world.queue()
+    await peer.runner.run_once()
+    await asyncio.sleep(0)
+    scripted.in_hand[0][1].progress("halfway", None)
+    await scripted.end_all(Postponed(0.0, "again"))
+    await peer.settler.run_once()
+    await peer.runner.run_once()
+    await asyncio.sleep(0)
+    await peer.reporter.run_once()
+    ((assignment, _, stop, _),) = scripted.in_hand
+    assert (assignment.run_id, assignment.fence) == (run_id, 2)
+    assert not stop.requested
+
+
 async def test_progress_and_usage_are_reported_under_the_fence(world: World) -> None:
     await world.declare(a_trigger())
     executor = Scripted()

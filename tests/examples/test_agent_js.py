@@ -199,8 +199,8 @@ async def test_it_is_listed_and_runs_and_beats(dsn: str, agent: Any) -> None:
         agent(hub.address),
     ):
         instance = await in_state(control, "alive")
-        assert (instance["agents"], instance["slots"]) == (["echo", "slow"], 4)
-        assert instance["version"].startswith("tocsin-js ")
+        assert (instance["agents"], instance["slots"]) == (["echo", "slow"], 10)
+        assert instance["version"].startswith("tocsin-js-example ")
         run = await reached(control, await fired(control, "echo"), "succeeded")
         assert (run["output"], run["fence"], run["transitions"][1]["actor"]) == (given, 1, f"instance:{instance['id']}")
         assert hub.log.count("run.begun") == 1
@@ -245,9 +245,9 @@ async def test_a_run_that_does_not_stop_keeps_its_slot(dsn: str, agent: Any) -> 
         await control.cancel_run(run)
         await reached(control, run, "cancelled")
         next_run = await fired(control, "echo")
-        await program.says(str(run), "succeeded")
+        await program.says(str(run), "stopped", "cancelled")
         await reached(control, next_run, "succeeded")
-        ends = [line for line in program.lines if line.startswith("run ")]
+        ends = [line for line in program.lines if line.startswith("tocsin: run ")]
         assert [str(one) in line for one, line in zip((run, next_run), ends, strict=True)] == [True, True]
 
 

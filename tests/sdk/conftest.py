@@ -46,6 +46,15 @@ async def deaf(run: Run) -> None:
 
 
 @hub_of_agents.agent
+async def tidy(run: Run) -> None:
+    """Puts its things in order before it stops."""
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0.1)
+
+
+@hub_of_agents.agent
 async def blocking(run: Run) -> str:
     time.sleep(run.input)
     return "awake"

@@ -101,7 +101,9 @@ class Conversation:
         self.hello  # noqa: B018 — waited for
         self.end(code, details)
 
-    def welcome(self, *, beat_every: float = 0.1, dead_after: float = 10.0, **fields: Any) -> "Conversation":
+    def welcome(
+        self, *, beat_every: float = 0.1, suspect_after: float = 0.0, dead_after: float = 10.0, **fields: Any
+    ) -> "Conversation":
         self.hello  # noqa: B018 — waited for
         self.say(
             welcome=pb.Welcome(
@@ -109,7 +111,7 @@ class Conversation:
                 hub="scripted",
                 version="0.1.0",
                 beat_every=seconds(beat_every),
-                suspect_after=seconds(dead_after / 2),
+                suspect_after=seconds(suspect_after or dead_after / 2),
                 dead_after=seconds(dead_after),
                 **fields,
             )

@@ -85,6 +85,33 @@ def test_without_answers_everything_in_hand_is_stopped_before_it_is_taken(hub: S
     assert not second.results
 
 
+def test_a_hello_without_its_runs_waits_until_they_have_stopped(hub: ScriptedHub, start: Start) -> None:
+    """A hub gives away at once what a Hello does not name, and two never run at once."""
+    agents = start()
+    first = hub.stream()
+    first.takes_beats = False
+    first.welcome(beat_every=0.5, suspect_after=20, dead_after=6)
+    run = an_assignment("tidy")
+    first.assign(run)
+    first.expect("begun")
+    assert not hub.stream(2).hello.held
+    assert [line["stop"] for line in agents.log.events if line["event"] == "run.ended"] == ["lease_lost"]
+
+
+def test_a_hub_that_says_nothing_any_more_is_left_for_another_stream(hub: ScriptedHub, start: Start) -> None:
+    """Its connection may be half open; the lease is not waited for."""
+    agents = start()
+    first = hub.stream()
+    first.takes_beats = False
+    run = an_assignment("endless")
+    first.welcome(beat_every=0.5, dead_after=8).assign(run)
+    first.expect("begun")
+    assert [each.run_id for each in hub.stream(2).hello.held] == [run.run_id]
+    hub.stream(2).welcome(dead_after=8, valid=[held(run)])
+    agents.log.wait_for("agent.disconnected", error="not a word within 4 s")
+    assert all(line["event"] != "lease.expired" for line in agents.log.events)
+
+
 def test_a_hub_that_is_gone_takes_its_lease_along(hub: ScriptedHub, start: Start) -> None:
     agents = start()
     stream = hub.stream().welcome(beat_every=0.1, dead_after=0.8)

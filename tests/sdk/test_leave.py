@@ -46,6 +46,26 @@ def test_work_in_hand_is_finished_and_nothing_new_is_taken(hub: ScriptedHub, sta
     assert agents.end() == 0
 
 
+def test_an_idle_process_waits_for_what_was_on_its_way_to_it(hub: ScriptedHub, start: Start) -> None:
+    agents = start()
+    stream = hub.stream().welcome()
+    stream.credits(4)
+    stream.takes_beats = False
+    agents.leave()
+    stream.expect("draining")
+    stream.wait(lambda: "beat" in stream.kinds[stream.kinds.index("draining") :], "beat behind it")
+    behind = stream.all("beat")[-1].seq
+    assert not stream.all("goodbye")
+    crossing = an_assignment()
+    stream.assign(crossing)
+    stream.say(beat_taken=pb.BeatTaken(seq=behind))
+    assert stream.result_of(crossing).postponed.reason == "draining"
+    stream.settle(crossing)
+    assert not stream.expect("goodbye").returned
+    stream.end()
+    assert agents.end() == 0
+
+
 def test_what_does_not_end_in_time_is_returned(hub: ScriptedHub, start: Start) -> None:
     agents = start(drain=0.2)
     stream = hub.stream().welcome()

@@ -3,7 +3,7 @@
 Two things could grow without bound in JMESPath, and both are kept out: what is built (``[a, b]``, ``{x: a}``) is not
 taken apart again, so that nothing can double itself, and functions are the few that look at a value and make no
 larger one. What is left is linear in the value for each part of the expression, and steps are counted besides.
-Source: the JMESPath specification, https://jmespath.org/specification.html; docs/decisions/0015-jmespath.md.
+Source: the JMESPath specification, https://jmespath.org/specification.html; docs/decisions/0016-jmespath.md.
 """
 
 from collections.abc import Iterator

@@ -24,7 +24,7 @@ from tocsin.engine.runner import Runner
 from tocsin.engine.service import Loop
 from tocsin.engine.settler import Settler
 from tocsin.store.attempts import Ended
-from tocsin.store.instances import Answer, Heard, Held
+from tocsin.store.instances import Answer, Heard, Held, Stray
 from tocsin.store.leases import Incarnation
 
 LET_GO: Final = Settlement(RunState.QUEUED, reason=StopReason.INTERRUPTED.value, counted=False)
@@ -53,6 +53,7 @@ class Attachment:
         house: House,
         holder: UUID,
         stream: int,
+        key: str | None,
         patience: Patience,
         receiver: Receiver,
         policies: Mapping[str, AgentSpec],
@@ -62,6 +63,7 @@ class Attachment:
         self._house = house
         self._holder = holder
         self._stream = stream
+        self._key = key
         self._patience = patience
         self._receiver = receiver
         self._post = post
@@ -75,7 +77,7 @@ class Attachment:
 
     def _compose(self, policies: Mapping[str, AgentSpec]) -> None:
         house = self._house
-        attempts = Told(self._who, house, self._post)
+        attempts = self._attempts = Told(self._who, house, self._post)
         self._settler = Settler(
             attempts=attempts,
             hands=self.hands,
@@ -150,6 +152,10 @@ class Attachment:
         return self._holder
 
     @property
+    def key(self) -> str | None:
+        return self._key
+
+    @property
     def suspect_after(self) -> timedelta:
         return self._patience.suspect_after
 
@@ -207,7 +213,7 @@ class Attachment:
             reports.progress(reports.message or "" if progress is None else progress, fraction)
 
     def finish_runs(self, results: Sequence[Result]) -> None:
-        """Each is settled and answered, or answered as fenced."""
+        """Each is settled and answered, or answered as it was before, or as fenced."""
         for result in results:
             reports = self._receiver.awaits(result.run_id, result.fence)
             if reports is None:
@@ -220,6 +226,7 @@ class Attachment:
             reports.follow_ups = result.follow_ups
             if isinstance(result.outcome, Stopped):
                 self._say_why(result.run_id)
+            self._attempts.heard(result)
             self._receiver.ended(result.run_id, result.fence, result.outcome)
 
     def _say_why(self, run_id: UUID) -> None:
@@ -235,7 +242,7 @@ class Attachment:
         if hand is not None and hand.assignment.fence == result.fence:
             # It is being written: the answer comes with that.
             return
-        self._post.settled(result.run_id, result.fence, fenced=True)
+        self._post.settled(result.run_id, result.fence, fenced=not self._attempts.has_taken(result))
 
     async def drain(self) -> None:
         """It takes no more work."""
@@ -269,11 +276,12 @@ class Attachment:
             holder=self._holder,
             stream=self._stream,
             dead_after=self._patience.dead_after,
-            held=sorted({*beat.held, *self.hands.held()}),
+            held=sorted(set(beat.held)),
+            known=sorted(set(self.hands.held()) - set(beat.held)),
             culprit=beat.culprit,
         )
 
-    def answered(self, heard: Heard, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
         if not answer.renewed:
             self._house.log.warning("instance.fenced", **self._named())
             self._post.lost()
@@ -282,32 +290,54 @@ class Attachment:
             self._post.beat_taken(self._taken.seq)
             if self._beat is self._taken:
                 self._beat = None
-        fences = dict(heard.held)
-        for run_id, reason in answer.stops.items():
-            if self.hands.get(run_id) is not None:
-                self.hands.stop([run_id], reason)
+        for (run_id, fence), reason in answer.stops.items():
+            hand = self.hands.get(run_id)
+            # Its beat may name an attempt that has passed while we have a newer one of the same run in hand.
+            if hand is not None and hand.assignment.fence == fence:
+                self.hands.stop([(run_id, fence)], reason)
             elif reason is StopReason.FENCED:
-                self._post.fenced(run_id, fences[run_id])
+                self._post.fenced(run_id, fence)
         if not self.runner.claiming:
-            self._give_back(answer.strays)
+            self.give_back(answer.strays)
 
-    def _give_back(self, strays: Sequence[tuple[UUID, int, str]]) -> None:
+    def give_back(self, strays: Sequence[Stray]) -> None:
         """Assigned to it, and never arrived, or let go: queued again, uncounted. Whether it had begun nobody knows,
         so what may be begun once only is closed.
         """
         for run_id, fence, agent in strays:
-            if self.hands.get(run_id) is None:
-                policy = self._receiver.agents.get(agent)
-                once = policy is None or policy.on_lost is OnLost.FAIL
-                settlement = LET_GO_ONCE if once else LET_GO
-                self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
+            hand = self.hands.get(run_id)
+            if hand is not None and (hand.assignment.fence != fence or hand.ended):
+                continue
+            if hand is not None:
+                # It was sent, and may be about to arrive: then it is too late.
+                self._receiver.let_go(run_id, fence)
+                self._post.fenced(run_id, fence)
+                self._house.log.warning("run.dropped", **self._named(), run_id=str(run_id), fence=fence)
+            policy = self._receiver.agents.get(agent)
+            once = policy is None or policy.on_lost is OnLost.FAIL
+            settlement = LET_GO_ONCE if once else LET_GO
+            self._attempts.given_back.add((run_id, fence))
+            self._settler.put(None, Ended(run_id=run_id, fence=fence, settlement=settlement))
 
-    def silent(self) -> None:
+    def silent(self, seconds: float) -> None:
+        if seconds > 2 * self._patience.dead_after.total_seconds():
+            # Whatever stands between us takes what we say: nobody else will ever end this.
+            self._post.lost()
+            return
         self._post.probe()
         if not self._is_suspect:
             self._is_suspect = True
             after = self._patience.suspect_after.total_seconds()
             self._house.log.warning("instance.suspect", **self._named(), reason=f"no beat for {after:g} s")
+
+    def revoked(self) -> None:
+        """Its stream ends. What it has in hand it stops before its lease has run out, and until then nobody else
+        begins it.
+        """
+        assert self._key is not None  # nobody revokes what there is not
+        self._house.log.warning("instance.revoked", **self._named(), key=self._key)
+        self.runner.accepting = False
+        self._post.revoked(self._key)
 
     def _named(self) -> dict[str, object]:
         return {"instance": self._who.name, "holder": str(self._holder)}

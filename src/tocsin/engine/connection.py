@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from tocsin.clock import Clock
@@ -27,6 +27,7 @@ class Receiver(Executor, Protocol):
 
     def awaits(self, run_id: UUID, fence: int) -> RunReports | None: ...
     def ended(self, run_id: UUID, fence: int, outcome: Outcome) -> bool: ...
+    def let_go(self, run_id: UUID, fence: int) -> None: ...
     def detach(self) -> None: ...
 
 
@@ -38,6 +39,7 @@ class Post(Protocol):
     def fenced(self, run_id: UUID, fence: int) -> None: ...
     def probe(self) -> None: ...
     def lost(self) -> None: ...
+    def revoked(self, key: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +69,42 @@ class House:
     beats: Beats
 
 
+REMEMBERED: Final = 100
+"""Results of a process that are known if they are said once more."""
+
+
 class Told(Attempts):
-    """The attempts of a process elsewhere, which is told what became of what it said."""
+    """The attempts of a process elsewhere, which is told what became of what it said.
+
+    given_back: what is settled without a word of its own.
+    """
 
     def __init__(self, who: Incarnation, house: House, post: Post) -> None:
         super().__init__(database=house.database, clock=house.clock, who=who)
         self._post = post
+        self.given_back: set[tuple[UUID, int]] = set()
+        self._said: dict[tuple[UUID, int], Outcome] = {}
+        self._taken: dict[tuple[UUID, int], Outcome] = {}
+
+    def heard(self, result: Result) -> None:
+        """It is about to be settled."""
+        self._said[result.run_id, result.fence] = result.outcome
+
+    def has_taken(self, result: Result) -> bool:
+        """Whether this very result has been settled not long ago."""
+        return self._taken.get((result.run_id, result.fence)) == result.outcome
 
     async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
         ours = await super().settle(ends)
         for end in ends:
+            if (end.run_id, end.fence) in self.given_back:
+                # That it does not have the run any more it is told otherwise, if at all.
+                self.given_back.discard((end.run_id, end.fence))
+                continue
             self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
+            said = self._said.pop((end.run_id, end.fence), None)
+            if said is not None and end.run_id in ours:
+                self._taken[end.run_id, end.fence] = said
+                if len(self._taken) > REMEMBERED:
+                    del self._taken[next(iter(self._taken))]
         return ours

@@ -79,7 +79,7 @@ class Exchange:
             case "triggers":
                 self.wake(self._planner.name)
                 self.wake("lookout")
-            case "cancel":
+            case "cancel" | "keys":
                 self._renew()
             case _:
                 self._log.debug("hint.unknown", hint=hint)

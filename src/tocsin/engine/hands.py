@@ -86,13 +86,13 @@ class Hands:
         """(run, fence) of all that is in hand."""
         return [(hand.assignment.run_id, hand.assignment.fence) for hand in list(self._hands.values())]
 
-    def stop(self, run_ids: Iterable[UUID], reason: StopReason) -> None:
-        """These attempts have been asked to stop."""
-        for run_id in run_ids:
+    def stop(self, runs: Iterable[tuple[UUID, int]], reason: StopReason) -> None:
+        """These attempts, each (run, fence), have been asked to stop; not a newer one that was claimed meanwhile."""
+        for run_id, fence in runs:
             hand = self._hands.get(run_id)
-            if hand is None or hand.ended:
+            if hand is None or hand.ended or hand.assignment.fence != fence:
                 continue
             hand.ask_to_stop(reason)
 
     def stop_all(self, reason: StopReason) -> None:
-        self.stop(list(self._hands), reason)
+        self.stop(self.held(), reason)

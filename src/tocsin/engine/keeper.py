@@ -11,7 +11,7 @@ begin it again from that instant on.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -25,7 +25,7 @@ from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.telemetry import Log
 
-Stop = Callable[[Iterable[UUID] | None, StopReason], None]
+Stop = Callable[[Sequence[tuple[UUID, int]] | None, StopReason], None]
 """Asks attempts to stop on the event loop that runs them; None is all of them."""
 
 Describe = Callable[[], tuple[str, str, list[str], int]]
@@ -80,16 +80,21 @@ class Keeper:
         sent_at = self._clock.monotonic()
         if not self._registered:
             await self._register()
+        held = self._hands.held()
         # A session that lies half-open must be given up while there is lease enough to try another.
         async with asyncio.timeout(max(1.0, self._lease.total_seconds() / 3)):
-            renewal = await self._leases.renew(self._hands.held(), lease=self._lease)
+            renewal = await self._leases.renew(held, lease=self._lease)
         if renewal.expires_at is None:
             self._begin_anew()
             return True
         self._restart_deadline(sent_at)
-        self._stop(renewal.fenced, StopReason.FENCED)
-        self._stop(renewal.cancelled, StopReason.CANCELLED)
-        self._stop(renewal.superseded, StopReason.SUPERSEDED)
+        for run_ids, reason in (
+            (renewal.fenced, StopReason.FENCED),
+            (renewal.cancelled, StopReason.CANCELLED),
+            (renewal.superseded, StopReason.SUPERSEDED),
+        ):
+            # By the fences that were asked about: a run may be in hand anew by now.
+            self._stop([(run_id, fence) for run_id, fence in held if run_id in run_ids], reason)
         if renewal.strays:
             self._strays(renewal.strays)
         await self._hold_lock()

@@ -1,7 +1,7 @@
 """Hosts the keeper: its own thread, event loop and database session, and the way back to ours."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -106,11 +106,11 @@ class Keeping:
             self._loop = None
             await self.database.close()
 
-    def _stop(self, run_ids: Iterable[UUID] | None, reason: StopReason) -> None:
-        if run_ids is None:
+    def _stop(self, runs: Sequence[tuple[UUID, int]] | None, reason: StopReason) -> None:
+        if runs is None:
             self._call_here(self._hands.stop_all, reason)
-        elif run_ids:
-            self._call_here(self._hands.stop, run_ids, reason)
+        elif runs:
+            self._call_here(self._hands.stop, runs, reason)
 
     def _call_here(self, function: Callable[..., None], *arguments: object) -> None:
         self._here.call_soon_threadsafe(function, *arguments)

@@ -64,7 +64,7 @@ class Reporter:
             self._put_back(batch)
             raise
         self._wrote_at = now
-        self._hands.stop([row.run_id for row in rows if row.run_id not in kept], StopReason.FENCED)
+        self._hands.stop([(row.run_id, row.fence) for row in rows if row.run_id not in kept], StopReason.FENCED)
         return False
 
     def _take(self) -> list[RunReports]:

@@ -62,7 +62,7 @@ class Roster:
         return await self._rows.keys()
 
     async def revoke_key(self, name: str) -> None:
-        """The key lets nobody in any more; who is in stays until its stream ends. Raises: NotFound."""
+        """The key lets nobody in any more, and the streams that it has let in end. Raises: NotFound."""
         if not await self._rows.revoke_key(name):
             raise NotFound("key", name)
 

@@ -102,6 +102,12 @@ class Remote:
             ):
                 del self._awaited[assignment.run_id]
 
+    def let_go(self, run_id: UUID, fence: int) -> None:
+        """Nobody waits any more for the end of this run, as the process does not have it."""
+        awaited = self._awaited.get(run_id)
+        if awaited is not None and awaited.fence == fence and not awaited.outcome.done():
+            awaited.outcome.set_exception(Detached())
+
     def detach(self) -> None:
         """The stream is gone: whatever is in hand goes on without us."""
         self._is_detached = True

@@ -30,6 +30,9 @@ from tocsin.sdk.work import Work
 from tocsin.telemetry import Log
 from tocsin.v1 import agent_pb2 as pb
 
+ARRIVES_WITHIN: Final = 3.0
+"""Seconds for what a hub had on its way to us; it answers beats about once a second."""
+
 LAST_ENDS_WITHIN: Final = 10.0
 """Seconds that is waited for the answers to what ended last."""
 
@@ -123,6 +126,8 @@ class AgentProcess:
         self._log.info("agent.draining", in_hand=len(self._work.attempts), limit=self._limit)
         self._work.drain()
         await self._finish_work()
+        if self._link.connected:
+            await self._until(self._work.arrived, ARRIVES_WITHIN)
         await self._until(self._work.answered, LAST_ENDS_WITHIN)
         returned = self._work.returned()
         told = await self._told(returned)

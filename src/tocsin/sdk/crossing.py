@@ -12,7 +12,7 @@ class Crossing:
     """Calls onto ``loop``, from any one thread. What a call raises is logged and ends nothing else."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: Log) -> None:
-        self._loop = loop
+        self.loop = loop
         self._log = log
         self._calls: deque[Callable[[], None]] = deque()
         self._posted = False
@@ -21,7 +21,7 @@ class Crossing:
         self._calls.append(call)
         if not self._posted:
             self._posted = True
-            onto(self._loop, self._arrive)
+            onto(self.loop, self._arrive)
 
     def _arrive(self) -> None:
         # First, so that a call which is appended from here on is either seen below or posted anew.

@@ -24,6 +24,11 @@ class Lease:
         """None where nothing was ever held, or nothing is any more."""
         return None if self._since is None else self._since + self._dead_after * SHARE
 
+    @property
+    def given_up_at(self) -> float | None:
+        """From then on a hub may begin elsewhere what we had, whatever we say."""
+        return None if self._since is None else self._since + self._dead_after
+
     def welcomed(self, hello_at: float, dead_after: float) -> None:
         """A hub goes on with us. hello_at: when the Hello was sent, which counts where no lease runs."""
         self._dead_after = dead_after

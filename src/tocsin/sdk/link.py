@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from tocsin.domain.run import StopReason
@@ -76,6 +76,8 @@ class Link:
         self._lease = Lease()
         self._lease_timer: asyncio.TimerHandle | None = None
         self._stream: Stream | None = None
+        self._stopped: Future[Any] | None = None
+        self._given_up_at = 0.0
         self._nudged = False
         self._ended: Future[None] = Future()
         self._ended.set_running_or_notify_cancel()
@@ -85,6 +87,10 @@ class Link:
         self._halt: asyncio.Event
 
     # --- on the agents' loop
+
+    @property
+    def connected(self) -> bool:
+        return self._standing.connected
 
     def start(self) -> "Future[None]":
         """The link's thread runs; the future is done when it has ended.
@@ -150,6 +156,7 @@ class Link:
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._halt.is_set():
+            await self._until_let_go()
             hub = self._hubs[self._turn % len(self._hubs)]
             self._turn += 1
             self._standing.trying()
@@ -181,6 +188,7 @@ class Link:
                 deliver=lambda message: self._app.post(partial(self._work.receive, number, message)),
                 leaving=self._leaving,
                 rearm=self._rearm,
+                all_said=lambda: self._app.post(self._work.arrived.set),
             )
             if self._halt.is_set():
                 return End(None)
@@ -238,11 +246,23 @@ class Link:
         self._lease_timer = self._loop.call_at(ends_at, self._expired) if ends_at is not None else None
 
     def _expired(self) -> None:
-        """From now on somebody else may have our runs. The hub hears of it by a Hello that holds nothing."""
+        """Somebody else is about to have our runs. The hub hears of it by a Hello that holds nothing."""
+        self._given_up_at = self._lease.given_up_at or 0.0
         lost = self._disown(StopReason.LEASE_LOST)
+        self._stopped = asyncio.run_coroutine_threadsafe(self._work.attempts.idle.wait(), self._app.loop)
         self._log.warning("lease.expired", holder=self._instance, in_hand=lost)
         if self._stream is not None:
             self._stream.end()
+
+    async def _until_let_go(self) -> None:
+        """What we had has stopped, or may be begun elsewhere in any case: until then a Hello without it would give it
+        away too early.
+        """
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._given_up_at):
+                    await asyncio.wrap_future(stopped)
 
     def _disown(self, reason: StopReason) -> int:
         self._lease.end()

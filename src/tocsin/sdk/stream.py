@@ -4,8 +4,8 @@ Lives in the link's thread. Nothing here outlives the stream: what was not said 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,9 +22,13 @@ from tocsin.v1 import agent_pb2 as pb
 WELCOME_WITHIN: Final = 20.0
 """Seconds that a hub has for its Welcome, the connection included."""
 
+SILENT_FOR: Final = 3.0
+"""Seconds of a hub's silence that are borne in any case: it answers beats once a second."""
+
 GOODBYE_WITHIN: Final = 2.0
 
 DEFAULT_BEAT_EVERY: Final = 5.0
+DEFAULT_SUSPECT_AFTER: Final = 20.0
 DEFAULT_DEAD_AFTER: Final = 90.0
 
 #: What grpc raises on a stream that has ended, or is ending while it is written to. A write at that very moment
@@ -54,6 +58,7 @@ class Stream:
         deliver: Callable[[pb.FromHub], None],
         leaving: Callable[[float, str], None],
         rearm: Callable[[], None],
+        all_said: Callable[[], None],
     ) -> None:
         self._call = call
         self._outbox = outbox
@@ -63,6 +68,8 @@ class Stream:
         self._deliver = deliver
         self._leaving = leaving
         self._rearm = rearm
+        self._all_said = all_said
+        self._last_call: int | None = None
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         # A call takes one message at a time.
@@ -92,8 +99,7 @@ class Stream:
         """The hub has been told, and has ended the stream or had two seconds for that."""
         with suppress(*BROKEN, TimeoutError):
             async with asyncio.timeout(GOODBYE_WITHIN):
-                for last in self._outbox.take(asyncio.get_running_loop().time()):
-                    await self._send(last)
+                await self._empty_outbox()
                 await self._send(message)
                 async with self._turn:
                     await self._call.done_writing()
@@ -112,13 +118,13 @@ class Stream:
             return End(await self._call.code(), await self._call.details() or "")
         except grpc.aio.AioRpcError as error:
             return End(error.code(), error.details() or "")
-        except TimeoutError:
-            return End(None, f"no Welcome within {WELCOME_WITHIN:g} s")
+        except TimeoutError as error:
+            return End(None, str(error))
         except BROKEN as error:
             return End(None, f"{type(error).__name__}: {error}")
 
     async def _introduce(self, hello: pb.Hello) -> pb.Welcome | None:
-        async with asyncio.timeout(WELCOME_WITHIN):
+        async with _within(WELCOME_WITHIN, "no Welcome"):
             hello_at = asyncio.get_running_loop().time()
             await self._send(pb.FromAgent(hello=hello))
             message = await self._call.read()
@@ -135,19 +141,22 @@ class Stream:
         parts: list[Coroutine[Any, Any, None]] = [self._write(), self._heart.beat(every, self._send_made)]
         tasks = [asyncio.create_task(part) for part in parts]
         try:
-            await self._read()
+            await self._read(wire.seconds_of(welcome.suspect_after) or DEFAULT_SUSPECT_AFTER)
         finally:
             for task in tasks:
                 task.cancel()
             # Whatever broke them has ended the stream too, and the reader says how.
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self) -> None:
-        while isinstance(message := await self._call.read(), pb.FromHub):
+    async def _read(self, suspect_after: float) -> None:
+        """Raises: TimeoutError, when the hub is silent for longer than that."""
+        while isinstance(message := await self._next(max(suspect_after, SILENT_FOR)), pb.FromHub):
             match message.WhichOneof("message"):
                 case "beat_taken":
                     if self._lease.taken(message.beat_taken.seq):
                         self._rearm()
+                    if self._last_call is not None and message.beat_taken.seq >= self._last_call:
+                        self._all_said()
                 case "probe":
                     self._heart.probe()
                 case "leaving":
@@ -155,6 +164,10 @@ class Stream:
                     self._leaving(wire.seconds_of(message.leaving.within), message.leaving.reason)
                 case _:
                     self._deliver(message)
+
+    async def _next(self, within: float) -> object:
+        async with _within(within, "not a word"):
+            return await self._call.read()
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,8 +178,15 @@ class Stream:
             except TimeoutError:
                 pass
             self._wake.clear()
-            for message in self._outbox.take(loop.time()):
-                await self._send(message)
+            await self._empty_outbox()
+
+    async def _empty_outbox(self) -> None:
+        for message in self._outbox.take(asyncio.get_running_loop().time()):
+            await self._send(message)
+            if message.HasField("draining"):
+                # The answer to a beat behind it comes behind all that was on its way.
+                self._last_call = self._lease.seq + 1
+                self._heart.probe()
 
     async def _send(self, message: pb.FromAgent) -> None:
         async with self._turn:
@@ -176,3 +196,13 @@ class Stream:
         """The message is made when its turn has come: what it says is of that instant."""
         async with self._turn:
             await self._call.write(make())
+
+
+@asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Raises: TimeoutError, saying what there was for so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"{what} within {seconds:g} s") from None

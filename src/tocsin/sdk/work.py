@@ -28,7 +28,10 @@ FRAME_BYTES: Final = 1024
 
 
 class Work:
-    """All attempts of this process. Everything but ``Outbox.note`` is called on the agents' loop."""
+    """All attempts of this process. Everything but ``Outbox.note`` is called on the agents' loop.
+
+    arrived: what a hub had on its way when it heard that we drain. answered: every end has been.
+    """
 
     def __init__(
         self, *, executors: Sequence[Executor], slots: int, hands: Hands, outbox: Outbox, clock: Clock, log: Log
@@ -47,6 +50,7 @@ class Work:
         self._begun: list[Hand] = []
         self._ended: list[Hand] = []
         self._told_later = False
+        self.arrived = asyncio.Event()
         self.answered = asyncio.Event()
         self.answered.set()
 

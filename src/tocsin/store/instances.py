@@ -22,6 +22,9 @@ from tocsin.store.trigger_rows import read_agent
 Held = tuple[UUID, int]
 """(run, fence)."""
 
+Stray = tuple[UUID, int, str]
+"""(run, fence, agent) that is a process's, and that it does not have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:
@@ -39,24 +42,25 @@ class Introduction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A beat to be written. culprit: where its event loop stands still, if it does."""
+    """A beat to be written. held: what it names; known: what its hub has given it besides; culprit: where its event
+    loop stands still, if it does.
+    """
 
     holder: UUID
     stream: int
     dead_after: timedelta
     held: Sequence[Held]
+    known: Sequence[Held] = ()
     culprit: str | None = None
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why; strays: (run, fence,
-    agent) that are the process's and that it does not have.
-    """
+    """What a beat brought. renewed: the lease runs on; stops: runs that are to end, and why."""
 
     renewed: bool = False
-    stops: dict[UUID, StopReason] = field(default_factory=dict)
-    strays: list[tuple[UUID, int, str]] = field(default_factory=list)
+    stops: dict[Held, StopReason] = field(default_factory=dict)
+    strays: list[Stray] = field(default_factory=list)
 
 
 class Instances:
@@ -108,9 +112,24 @@ class Instances:
         rows = await self._database.fetch("adopt", holder=holder, ids=ids, fences=fences, agents=list(agents))
         return [assignment_of(row) for row in rows]
 
-    async def beat(self, beats: Sequence[Heard]) -> dict[UUID, Answer]:
-        """The leases of all these processes run on, in one statement; an answer for each."""
-        held = [(beat.holder, *run) for beat in beats for run in beat.held]
+    async def taken_results(self, holder: UUID, held: Sequence[Held]) -> set[Held]:
+        """Of these runs, which are not the process's own any more, those that have ended as it said."""
+        if not held:
+            return set()
+        ids, fences = [run_id for run_id, _ in held], [fence for _, fence in held]
+        rows = await self._database.fetch("taken_results", holder=holder, ids=ids, fences=fences)
+        return {(row["run_id"], row["fence"]) for row in rows}
+
+    async def strays(self, holder: UUID, held: Sequence[Held]) -> list[Stray]:
+        """The process's runs that it does not name as it comes again."""
+        ids, fences = [run_id for run_id, _ in held], [fence for _, fence in held]
+        rows = await self._database.fetch("strays", holder=holder, ids=ids, fences=fences)
+        return [(row["id"], row["fence"], row["agent"]) for row in rows]
+
+    async def beat(self, beats: Sequence[Heard], keys: Sequence[str] = ()) -> tuple[dict[UUID, Answer], set[str]]:
+        """The leases of all these processes run on, in one statement; their answers, and which keys are revoked."""
+        held = [(beat.holder, *run, True) for beat in beats for run in beat.held]
+        held += [(beat.holder, *run, False) for beat in beats for run in beat.known]
         rows = await self._database.fetch(
             "beat",
             now=self._clock.now(),
@@ -118,21 +137,25 @@ class Instances:
             streams=[beat.stream for beat in beats],
             dead_afters=[beat.dead_after for beat in beats],
             culprits=[beat.culprit for beat in beats],
-            held_by=[holder for holder, _, _ in held],
-            ids=[run_id for _, run_id, _ in held],
-            fences=[fence for _, _, fence in held],
+            held_by=[holder for holder, _, _, _ in held],
+            ids=[run_id for _, run_id, _, _ in held],
+            fences=[fence for _, _, fence, _ in held],
+            named=[named for _, _, _, named in held],
+            keys=list(keys),
         )
         answers = {beat.holder: Answer() for beat in beats}
+        revoked: set[str] = set()
         for row in rows:
-            answer = answers[row["holder"]]
             match row["what"]:
                 case "renewed":
-                    answer.renewed = True
+                    answers[row["holder"]].renewed = True
                 case "stray":
-                    answer.strays.append((row["id"], row["fence"], row["agent"]))
+                    answers[row["holder"]].strays.append((row["id"], row["fence"], row["name"]))
+                case "revoked":
+                    revoked.add(row["name"])
                 case why:
-                    answer.stops[row["id"]] = StopReason(why)
-        return answers
+                    answers[row["holder"]].stops[row["id"], row["fence"]] = StopReason(why)
+        return answers, revoked
 
     async def disconnect(self, holder: UUID, stream: int) -> None:
         await self._database.fetchrow("disconnect_instance", now=self._clock.now(), id=holder, stream=stream)

@@ -75,7 +75,7 @@ def unkeyed() -> Statements:
 
 def overlapping() -> Statements:
     statements = without(load(), "claim", r"r\.scope IS NULL\s+OR r\.not_after", "true OR r.not_after")
-    statements = without(statements, "claim", r"busy ON c\.scope IS NOT NULL AND", "busy ON false AND")
+    statements = without(statements, "claim", r"WHERE b\.scope = c\.scope AND", "WHERE false AND")
     return without(statements, "materialise", r"WHEN (\(SELECT h\.scope FROM tocsin\.runs h)", r"WHEN false AND \1")
 
 
@@ -95,3 +95,19 @@ def early() -> Statements:
 def untold() -> Statements:
     """A run that is queued again leaves nothing in the trail."""
     return without(load(), "settle", r"(AS e \([^)]*\)\s+WHERE c\.state = )'queued'", r"\1'nothing'")
+
+
+def judged_anew() -> Statements:
+    """Whoever sweeps gives up a silent process, whoever has done so before, and whatever has been heard since."""
+    statements = without(load(), "bury_instances", r"WHERE l\.ended_at IS NULL\s+\), mass", "), mass")
+    return without(statements, "bury_instances", r"AND l\.ended_at IS NULL AND l\.expires_at < instant\.now")
+
+
+def unheard() -> Statements:
+    """A beat is answered, and its process's lease runs as before."""
+    return without(load(), "beat", r"SET expires_at = instant\.now \+ g\.dead_after", "SET expires_at = l.expires_at")
+
+
+def merciless() -> Statements:
+    """However many fall silent at once, each is given up."""
+    return without(load(), "bury_instances", r"AND \(s\.is_silent_twice OR NOT y\.granted\)")

@@ -268,12 +268,12 @@ class SimulatedReplica:
         async with self._keeping.session() as session:
             await session.connection.execute("SELECT pg_advisory_unlock_all()")
 
-    def _stop(self, run_ids: Iterable[UUID] | None, reason: StopReason) -> None:
-        if run_ids is None:
+    def _stop(self, runs: Iterable[tuple[UUID, int]] | None, reason: StopReason) -> None:
+        if runs is None:
             self.hands.stop_all(reason)
         else:
             # In the order of their ids: a set's order is another one in each process.
-            self.hands.stop(sorted(run_ids), reason)
+            self.hands.stop(sorted(runs), reason)
 
     def _give_back(self, strays: tuple[tuple[UUID, int], ...]) -> None:
         for run_id, fence in strays:

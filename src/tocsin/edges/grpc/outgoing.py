@@ -28,14 +28,18 @@ MOST_A_RUN: Final = 4 * 1024 * 1024
 class Outgoing:
     """Outbox and Post of one stream. now: the database's instant, as far as it is known."""
 
-    def __init__(self, *, now: Callable[[], datetime | None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, *, now: Callable[[], datetime | None], lost: Callable[[], None], revoked: Callable[[str], None]
+    ) -> None:
         self.lost = lost
+        self.revoked = revoked
         self._now = now
         # Lists: an idle stream costs a tenth of what it would with deques, and there may be a thousand.
         self._others: list[pb.FromHub] = []
         self._assigned: list[pb.Assignment] = []
         self._verdicts: list[pb.Verdict] = []
         self._beat_taken = 0
+        self._assigns_first = False
         self._waits = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -49,14 +53,22 @@ class Outgoing:
         """The process reads what is written to it."""
         await self._has_room.wait()
 
-    async def write_all(self, write: Callable[[pb.FromHub], Awaitable[None]]) -> None:
-        """Whatever comes is written, until this is cancelled or the stream breaks."""
+    async def write_all(self, write: Callable[[pb.FromHub], Awaitable[None]], *, within: float) -> None:
+        """Whatever comes is written, until this is cancelled or the stream breaks.
+
+        Raises: TimeoutError, when one message is not taken within so many seconds.
+        """
         while True:
             await self._waits.wait()
             self._waits.clear()
             while (message := self._next()) is not None:
-                await write(message)
+                async with asyncio.timeout(within):
+                    await write(message)
             self._has_room.set()
+
+    def drain(self) -> None:
+        """What is assigned goes before answers to beats from now on, which so tell that nothing more comes."""
+        self._assigns_first = True
 
     def send(self, message: pb.FromHub) -> None:
         self._others.append(message)
@@ -101,6 +113,8 @@ class Outgoing:
 
     def _next(self) -> pb.FromHub | None:
         """Beats and what stops a run go before new work."""
+        if self._assigned and self._assigns_first:
+            return pb.FromHub(assign=pb.Assign(runs=self._next_runs()))
         if self._beat_taken:
             seq, self._beat_taken = self._beat_taken, 0
             return pb.FromHub(beat_taken=pb.BeatTaken(seq=seq))

@@ -51,12 +51,13 @@ class Session:
         self._log = log
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.closed = asyncio.Event()
-        self.outgoing = Outgoing(now=replica.house.time.now, lost=self._lose)
+        self.outgoing = Outgoing(now=replica.house.time.now, lost=self._lose, revoked=self._shut_out)
         self._remote = Remote(who.name, policies, self.outgoing)
         self._attachment = Attachment(
             house=replica.house,
             holder=who.id,
             stream=stream,
+            key=who.key,
             patience=patience,
             receiver=self._remote,
             policies=policies,
@@ -72,6 +73,9 @@ class Session:
         """Its lease was ended, or a newer stream of it is served elsewhere; it will learn which when it comes again."""
         self.end(grpc.StatusCode.ABORTED, "connect again")
 
+    def _shut_out(self, key: str) -> None:
+        self.end(grpc.StatusCode.UNAUTHENTICATED, f"key {key!r} was revoked; `tocsin key create` makes another")
+
     def leave(self, reason: str) -> None:
         """The hub goes: the process is to connect elsewhere."""
         self._attachment.runner.accepting = False
@@ -86,7 +90,7 @@ class Session:
                 await stack.enter_async_context(self._attachment)
                 await self._welcome(held)
                 reading = asyncio.create_task(self._read(context), name="instance-reads")
-                writing = asyncio.create_task(self.outgoing.write_all(context.write), name="instance-writes")
+                writing = asyncio.create_task(self._write(context), name="instance-writes")
                 stack.callback(reading.cancel)
                 stack.push_async_callback(_quietly_cancelled, writing)
                 first: set[asyncio.Future[Any]] = {reading, writing, self._ending}
@@ -123,7 +127,12 @@ class Session:
     async def _welcome(self, held: list[Held]) -> None:
         ours = await self._replica.instances.adopt(self.who.id, held, self.who.agents)
         self._attachment.resume(ours)
+        if self._stream > 1:
+            # Nothing is claimed in its name here until it is read from, so whatever it does not name is not on its way.
+            self._attachment.give_back(await self._replica.instances.strays(self.who.id, held))
         valid = {(one.run_id, one.fence) for one in ours}
+        passed = set(held) - valid
+        taken = await self._replica.instances.taken_results(self.who.id, sorted(passed))
         patience = self._patience
         self.outgoing.send(
             pb.FromHub(
@@ -136,11 +145,14 @@ class Session:
                     dead_after=wire.duration(patience.dead_after),
                     max_message_bytes=MAX_MESSAGE,
                     valid=wire.held_message(valid),
-                    fenced=wire.held_message(set(held) - valid),
+                    fenced=wire.held_message(passed - taken),
                     stream=self._stream,
                 )
             )
         )
+        for run_id, fence in taken:
+            # The answer to its result was lost with an earlier stream.
+            self.outgoing.settled(run_id, fence, fenced=False)
 
     async def _read(self, context: Any) -> None:
         """Raises: BadInput, StoreError."""
@@ -148,6 +160,15 @@ class Session:
             await self.outgoing.room()
             if not await self._take(message):
                 return
+
+    async def _write(self, context: Any) -> None:
+        """Who beats and does not read is no better than one who is silent."""
+        within = self._patience.suspect_after.total_seconds()
+        try:
+            await self.outgoing.write_all(context.write, within=within)
+        except TimeoutError:
+            self._log.warning("instance.deaf", instance=self.who.name, holder=str(self.who.id), seconds=within)
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, f"what the hub says was not read for {within:g} s")
 
     async def _take(self, message: pb.FromAgent) -> bool:
         """False: it was the last."""
@@ -173,6 +194,7 @@ class Session:
             case "draining":
                 self._log.info("instance.draining", instance=self.who.name, holder=str(self.who.id))
                 await attachment.drain()
+                self.outgoing.drain()
             case "goodbye":
                 returned = wire.held_of(message.goodbye.returned)
                 self._log.info("instance.left", instance=self.who.name, holder=str(self.who.id), returned=len(returned))

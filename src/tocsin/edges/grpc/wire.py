@@ -79,14 +79,24 @@ def held_message(held: Iterable[Held]) -> list[pb.Held]:
 
 
 def result_of(result: pb.Result) -> Result:
-    """Raises: BadInput."""
+    """What a run wants of us and cannot have is its failure for good, as it is for agents of this process.
+
+    Raises: BadInput.
+    """
+    outcome = _outcome(result)
+    follow_ups: tuple[FollowUp, ...] = ()
+    if isinstance(outcome, Succeeded):
+        try:
+            follow_ups = _follow_ups(result.follow_ups)
+        except BadInput as refusal:
+            outcome = refused_result(refusal)
     return Result(
         run_id=uuid_of(result.run_id, "run_id"),
         fence=_fence(result.fence),
-        outcome=_outcome(result),
+        outcome=outcome,
         usage=result.usage or None,
         log=plain(result.log[: MAX_LOG + 1], MAX_LOG + 1) if result.log else None,
-        follow_ups=_follow_ups(result.follow_ups),
+        follow_ups=follow_ups,
     )
 
 

@@ -40,12 +40,12 @@ WITH instant AS (
            AND r.available_at <= (SELECT now FROM instant)
            AND (r.scope IS NULL
                 OR r.not_after < (SELECT now FROM instant)
-                OR NOT EXISTS (
-                    SELECT FROM tocsin.runs h
+                -- A scalar, so that it stays a probe for each.
+                OR (SELECT h.id FROM tocsin.runs h
                      WHERE h.scope = r.scope AND h.state = 'running'
                        AND (r.fence > 0 OR h.kind = 'backfill'
                             OR r.overlap IN ('queue_one', 'queue_all')
-                            OR r.overlap = 'cancel_previous' AND h.cancel_requested_at IS NOT NULL)))
+                            OR r.overlap = 'cancel_previous' AND h.cancel_requested_at IS NOT NULL)) IS NULL)
            AND (w.concurrency_key IS NULL OR w.concurrency > (
                     SELECT count(*) FROM tocsin.runs h
                      WHERE h.permit IS NOT NULL AND h.state = 'running' AND h.permit_scope = w.agent || '/'
@@ -85,7 +85,9 @@ WITH instant AS (
            c.priority, c.lane, c.available_at, c.fence
       FROM candidates c
      CROSS JOIN instant
-      LEFT JOIN tocsin.runs busy ON c.scope IS NOT NULL AND busy.scope = c.scope AND busy.state = 'running'
+      -- The limit keeps it a probe for each: a join may turn into a walk over all that runs.
+      LEFT JOIN LATERAL (
+        SELECT b.id, b.kind FROM tocsin.runs b WHERE b.scope = c.scope AND b.state = 'running' LIMIT 1) busy ON true
      WHERE NOT c.is_free
 ), ranked AS (
     SELECT w.*,
@@ -149,8 +151,10 @@ WITH instant AS (
 ), superseded AS (
     UPDATE tocsin.runs p
        SET cancel_requested_at = instant.now, cancel_reason = 'superseded'
-      FROM (SELECT DISTINCT d.scope FROM ruled d WHERE d.verdict = 'supersede') d, instant
-     WHERE p.scope = d.scope AND p.state = 'running' AND p.cancel_requested_at IS NULL
+      FROM (SELECT DISTINCT (SELECT h.id FROM tocsin.runs h WHERE h.scope = d.scope AND h.state = 'running') AS id
+              FROM ruled d
+             WHERE d.verdict = 'supersede') d, instant
+     WHERE p.id = d.id AND p.state = 'running' AND p.cancel_requested_at IS NULL
     RETURNING pg_notify('tocsin', 'cancel ' || :actor::text)
 ), decided AS (
     SELECT * FROM taken UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM skipped

@@ -59,9 +59,27 @@ SELECT r.id, r.trigger_id, t.name AS trigger, r.agent, r.kind, r.lane, r.fence, 
   LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
  WHERE r.agent = ANY (:agents::text[])
 
+-- name: taken_results
+-- Of the runs that a process presents and that are not its own any more, those whose end is of its own word.
+SELECT t.run_id, t.fence
+  FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)
+  JOIN tocsin.transitions t ON t.run_id = g.id AND t.fence = g.fence AND t.from_state = 'running'
+ WHERE t.actor = 'instance:' || :holder::uuid
+   AND t.reason IS DISTINCT FROM 'interrupted' AND t.reason IS DISTINCT FROM 'lost'
+
+-- name: strays
+-- Runs of a process that it does not name as it comes again: it does not have them, and will not get them any more.
+SELECT r.id, r.fence, r.agent
+  FROM tocsin.runs r
+ WHERE r.holder = :holder::uuid
+   AND NOT EXISTS (SELECT FROM unnest(:ids::uuid[], :fences::bigint[]) AS h (id, fence)
+                    WHERE h.id = r.id AND h.fence = r.fence)
+
 -- name: beat
 -- The beats of many processes at once: their leases run on, if they were not ended and the stream is the newest.
--- A row for each lease that does ('renewed'), and for each run that is to stop or that its holder does not know.
+-- A row for each lease that does ('renewed'), for each run that is to stop or that its holder does not know, and for
+-- each of the keys that was revoked. named: the process has named it, and not only its hub. name: the agent's, or the
+-- key's.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), given AS (
@@ -82,9 +100,10 @@ WITH instant AS (
       FROM given g, instant
      WHERE i.id = g.holder AND i.stream = g.stream AND (i.stalled_at IS NULL) = (g.culprit IS NOT NULL)
 ), held AS (
-    SELECT h.* FROM unnest(:held_by::uuid[], :ids::uuid[], :fences::bigint[]) AS h (holder, id, fence)
+    SELECT h.*
+      FROM unnest(:held_by::uuid[], :ids::uuid[], :fences::bigint[], :named::boolean[]) AS h (holder, id, fence, named)
 )
-SELECT 'renewed' AS what, n.holder, NULL::uuid AS id, NULL::bigint AS fence, NULL::text AS agent FROM renewed n
+SELECT 'renewed' AS what, n.holder, NULL::uuid AS id, NULL::bigint AS fence, NULL::text AS name FROM renewed n
  UNION ALL
 SELECT 'fenced', h.holder, h.id, h.fence, NULL
   FROM held h
@@ -100,7 +119,11 @@ SELECT 'stray', r.holder, r.id, r.fence, r.agent
   FROM instant, given g
   JOIN tocsin.runs r ON r.holder = g.holder
  WHERE r.started_at < instant.now - interval '10 seconds'
-   AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence)
+   AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence AND h.named)
+ UNION ALL
+SELECT 'revoked', NULL, NULL, NULL, k.name
+  FROM tocsin.agent_keys k
+ WHERE k.name = ANY (:keys::text[]) AND k.revoked_at IS NOT NULL
 
 -- name: disconnect_instance
 -- Its stream has ended, unless it has a newer one by now.
@@ -186,11 +209,11 @@ RETURNING name
 SELECT k.name, k.agents, k.created_at, k.revoked_at FROM tocsin.agent_keys k ORDER BY k.name
 
 -- name: revoke_key
--- The key opens nothing any more.
+-- The key opens nothing any more, and replicas look whom it has let in.
 UPDATE tocsin.agent_keys k
    SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
  WHERE k.name = :name::text
-RETURNING k.name
+RETURNING k.name, pg_notify('tocsin', 'keys') AS hint
 
 -- name: find_key
 -- Whom the key lets in, and whether keys are asked for at all.

@@ -277,7 +277,7 @@ WITH instant AS (
        SET state = 'skipped', reason = :reason::text, seq = r.seq + 1, ended_by = :actor::text,
            finished_at = instant.now
       FROM instant
-     WHERE r.trigger_id = :trigger_id::uuid AND r.state = 'queued' AND r.fence = 0
+     WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL AND r.fence = 0
        AND r.kind = ANY (:kinds::text[])
     RETURNING r.id
 )
@@ -289,7 +289,7 @@ WITH ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = 'cancelled', seq = r.seq + 1, ended_by = :actor::text,
            finished_at = coalesce(:now::timestamptz, now())
-     WHERE r.trigger_id = :trigger_id::uuid AND r.kind = 'backfill' AND r.state = 'queued'
+     WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL AND r.kind = 'backfill'
        AND starts_with(r.occurrence_key, :prefix::text)
     RETURNING r.id
 )
@@ -303,7 +303,7 @@ WITH ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = 'withdrawn', seq = r.seq + 1, ended_by = :actor::text,
            finished_at = coalesce(:now::timestamptz, now())
-     WHERE r.trigger_id = :trigger_id::uuid AND r.state = 'queued'
+     WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL
     RETURNING r.id
 )
 SELECT count(*) AS count FROM ended

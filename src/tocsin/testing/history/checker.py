@@ -12,6 +12,7 @@ from typing import Any, Final
 from tocsin.testing import accounts, invariants
 from tocsin.testing.history import History
 from tocsin.testing.history.holding import i2_one_answer, i4_begun_once, i5_drain, i7_detection
+from tocsin.testing.history.instances import CHECKS as OF_INSTANCES
 from tocsin.testing.history.limits import i9_not_delayed, i10_bounded_recovery, i20_resources
 from tocsin.testing.history.logs import Change, Logs
 from tocsin.testing.history.standing import (
@@ -54,7 +55,7 @@ OF_LOGS: Final[Mapping[str, Check]] = {
     "I18": i18_convergence,
     "I20": i20_resources,
 }
-DECIDED: Final = sorted(OF_ROWS.keys() | OF_LOGS.keys(), key=lambda name: int(name[1:]))
+DECIDED: Final = sorted(OF_ROWS.keys() | OF_LOGS.keys() | OF_INSTANCES.keys(), key=lambda name: int(name[1:]))
 """The ids of all invariants that are decided here."""
 
 SHOWN: Final = 3
@@ -67,7 +68,8 @@ def check(logs: Logs) -> list[Violation]:
     """Every violation, by invariant."""
     history = history_of(logs)
     found = [violation for of_rows in OF_ROWS.values() for violation in of_rows(history)]
-    found += [violation for of_logs in OF_LOGS.values() for violation in of_logs(logs)]
+    for checks in (OF_LOGS, OF_INSTANCES):
+        found += [violation for of_logs in checks.values() for violation in of_logs(logs)]
     return sorted(found, key=lambda violation: int(violation.invariant[1:]))
 
 

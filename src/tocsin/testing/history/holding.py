@@ -99,7 +99,7 @@ def _is_own_end(logs: Logs, change: Change) -> bool:
     row = change.row
     trail = _trail(logs).get(row["id"], {}).get(row["seq"])
     assert change.before is not None  # the caller has looked
-    return trail is not None and trail["actor"] == f"replica:{change.before['holder']}"
+    return trail is not None and trail["actor"] == logs.actor(str(change.before["holder"]))
 
 
 def _trail(logs: Logs) -> dict[str, dict[int, Row]]:
@@ -148,22 +148,22 @@ def _blind_until(logs: Logs, change: Change) -> datetime | None:
 
 def _noticed(logs: Logs) -> Iterator[Violation]:
     """What a killed process had in hand is somebody else's, or closed, within its bound."""
-    bounds = logs.bounds
-    bound = 2 * bounds.lease + bounds.sweep + bounds.late + bounds.busy
     held: dict[str, tuple[int, Row]] = {}
     for change in logs.changes("runs"):
         after = change.after
         known = held.pop(change.row["id"], None)
         if known is not None:
-            yield from _too_late(logs, known, change.at, bound)
+            yield from _too_late(logs, known, change.at)
         if after is not None and after["state"] == "running":
             held[after["id"]] = (logs.pids.get(after["holder"], 0), after)
     for known in held.values():
-        yield from _too_late(logs, known, logs.until, bound)
+        yield from _too_late(logs, known, logs.until)
 
 
-def _too_late(logs: Logs, known: tuple[int, Row], at: datetime, bound: timedelta) -> Iterator[Violation]:
+def _too_late(logs: Logs, known: tuple[int, Row], at: datetime) -> Iterator[Violation]:
     pid, row = known
+    bounds = logs.bounds
+    bound = 2 * logs.patience(str(row["holder"])) + bounds.sweep + bounds.late + bounds.busy
     life = logs.lives.get(pid)
     if life is None or at - life.until <= bound:
         return

@@ -111,7 +111,7 @@ def i20_resources(logs: Logs) -> Iterator[Violation]:
     only so often."""
     sessions: dict[int, tuple[int, datetime]] = {}
     for sample in logs.samples:
-        living = sum(life.holds(sample["at"]) for life in logs.lives.values())
+        living = sum(life.holds(sample["at"]) for pid, life in logs.lives.items() if pid not in logs.elsewhere)
         allowed = logs.bounds.connections * max(1, living)
         settled = not logs.excused("late", sample["at"], after=logs.bounds.heal)
         if settled and sample["connections"] > allowed:

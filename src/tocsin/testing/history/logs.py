@@ -2,7 +2,8 @@
 
 (d) ``audit``: every change of a row of runs, triggers, leases and skips, in the order in which they were made;
 (w) ``entries``: what agents wrote into ledgers outside the database: START, EFFECT, END, and ANSWER, which is
-    what the database answered to their settlement;
+    what the database answered to their settlement; in agent processes also TOLD, what a hub answered to it, and
+    BEAT, a beat that a hub has taken and when it was ``sent``;
 (c) ``calls``: what a client asked for and was answered;
 (n) ``events``: what was done to whom: spawn, exit, signal, and each fault's "on" and "off".
 
@@ -105,7 +106,29 @@ class Logs:
     @cached_property
     def pids(self) -> dict[str, int]:
         """Holder → the process that it was an incarnation of."""
-        return {str(row["id"]): int(row["name"].rpartition(":")[2]) for row in self.tables.get("replicas", [])}
+        rows = [row for name in ("replicas", "instances") for row in self.tables.get(name, [])]
+        return {str(row["id"]): int(row["name"].rpartition(":")[2]) for row in rows}
+
+    @cached_property
+    def instances(self) -> dict[str, Row]:
+        """Holder → its row, of agent processes."""
+        return {str(row["id"]): row for row in self.tables.get("instances", [])}
+
+    @cached_property
+    def elsewhere(self) -> frozenset[int]:
+        """Agent processes."""
+        return frozenset(
+            event["pid"] for event in self.events if event["what"] == "spawn" and event.get("role") == "instance"
+        )
+
+    def actor(self, holder: str) -> str:
+        """As whom a holder stands in trails."""
+        return f"{'instance' if holder in self.instances else 'replica'}:{holder}"
+
+    def patience(self, holder: str) -> timedelta:
+        """How long a holder may be silent: a lease."""
+        last = next((one.after for one in reversed(self.renewals.get(holder, [])) if one.after is not None), None)
+        return last["expires_at"] - last["renewed_at"] if last is not None else self.bounds.lease
 
     @cached_property
     def lives(self) -> dict[int, Window]:

@@ -90,7 +90,7 @@ def _ledger(logs: Logs) -> Ledger:
             effective_at = entry["effective"] - logs.bounds.noise
             ledger.begun.append(Begun(UUID(entry["run"]), entry["fence"], "", entry["at"], effective_at))
         elif entry["what"] == "ANSWER":
-            actor = f"replica:{entry['holder']}"
+            actor = logs.actor(str(entry["holder"]))
             answered = Answered(
                 UUID(entry["run"]), entry["fence"], actor, entry["state"], entry["accepted"], entry["at"]
             )
