@@ -23,6 +23,7 @@ STATE_COLOURS: Final = {
     "broken": "red",
     "ended": "bright_black",
     "manual": "blue",
+    "listening": "cyan",
     "ok": "green",
     "warn": "yellow",
     "fail": "red",

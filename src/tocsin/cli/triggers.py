@@ -63,7 +63,7 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
                 row["status"],
                 instant(row["next_at"], now) if row["status"] not in ("broken", "paused") else "–",
                 row["agent"],
-                row["broken_reason"] or row["schedule_text"] or "by hand",
+                row["broken_reason"] or row["schedule_text"] or row["event"] or "by hand",
             )
             for row in rows
         ],
@@ -127,6 +127,8 @@ def _rhythm(row: Row, now: datetime) -> str:
     """Its schedule, and what comes next."""
     if row["status"] == "broken":
         return f"broken, {row['broken_reason']}"
+    if row["event"] is not None:
+        return f"{row['event']}{', paused' if row['paused'] else ''}"
     if row["schedule_text"] is None:
         return f"fired by hand, `tocsin trigger fire {row['name']}`"
     if row["paused"]:
@@ -142,7 +144,8 @@ def print_trigger(row: Row, now: datetime) -> None:
         if isinstance(value, datetime):
             fields.append((key, instant(value, now)))
         elif key == "policy":
-            fields += [(name, setting) for name, setting in value.items() if setting is not None]
+            # Its event rule stands in words already.
+            fields += [(name, one) for name, one in value.items() if one is not None and name != "event"]
         elif key == "input":
             fields.append((key, None if value is None else compact(value, 2_000)))
         elif key == "paused":
@@ -163,6 +166,7 @@ def add(
     every: given.Every = None,
     at: given.At = None,
     jitter: given.Jitter = None,
+    on_event: given.OnEvent = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     overlap: given.Overlap = None,
     catch_up: given.CatchUp = None,
@@ -172,7 +176,7 @@ def add(
 ) -> None:
     """A new trigger of a declared agent.
 
-    Without a schedule it is fired by hand.
+    Without a schedule and --on-event it is fired by hand.
     """
     changes = given.Changes(
         agent=agent,
@@ -181,6 +185,7 @@ def add(
         every=every,
         at=at,
         jitter=jitter,
+        on_event=on_event,
         input=input,
         overlap=overlap,
         catch_up=catch_up,
@@ -199,6 +204,7 @@ def edit(
     every: given.Every = None,
     at: given.At = None,
     jitter: given.Jitter = None,
+    on_event: given.OnEvent = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     overlap: given.Overlap = None,
     catch_up: given.CatchUp = None,
@@ -215,6 +221,7 @@ def edit(
         every=every,
         at=at,
         jitter=jitter,
+        on_event=on_event,
         input=input,
         overlap=overlap,
         catch_up=catch_up,

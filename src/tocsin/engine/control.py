@@ -14,12 +14,15 @@ from uuid_utils.compat import uuid7
 from tocsin.clock import Clock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, Conflict, NotFound, Stale
+from tocsin.domain.event import Event
 from tocsin.domain.payload import encode
 from tocsin.domain.run import TERMINAL, RunState, SkipReason
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring, resting
 from tocsin.engine.desk import Desk
+from tocsin.engine.emitting import Emitting
 from tocsin.engine.firing import Firing
+from tocsin.engine.hearing import Hearing
 from tocsin.engine.insight import Insight, span_of
 from tocsin.engine.keys import Keys
 from tocsin.engine.resting import readable
@@ -27,10 +30,12 @@ from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
 from tocsin.store.database import Database, Session
+from tocsin.store.events import Events
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Runs
 from tocsin.store.trigger_rows import TriggerRow
 from tocsin.store.triggers import Triggers
+from tocsin.telemetry import Log, Silence
 
 MAX_REASON: Final = 200
 """Characters of why a trigger rests."""
@@ -44,10 +49,20 @@ Versions: TypeAlias = int | Collection[int] | None
 class Control:
     """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
 
-    roster: processes that run agents elsewhere. keys: who may do what. insight: what is due, and what came of it.
+    hearing: what this process remembers of the triggers that listen. roster: processes that run agents elsewhere.
+    keys: who may do what. insight: what is due, and what came of it.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, actor: str, desk: Desk | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        actor: str,
+        desk: Desk | None = None,
+        hearing: Hearing | None = None,
+        log: Log | None = None,
+    ) -> None:
         who = Incarnation(actor, actor=actor)
         self._database = database
         self._triggers = Triggers(database=database, clock=clock, who=who)
@@ -57,6 +72,13 @@ class Control:
         self.keys = Keys(database=database, clock=clock, actor=actor)
         self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
+        self._emitting = Emitting(
+            database=database,
+            events=Events(clock=clock, who=who),
+            hearing=hearing or Hearing(),
+            clock=clock,
+            log=log or Silence(),
+        )
 
     # --- apps and triggers
 
@@ -188,6 +210,16 @@ class Control:
         Raises: NotFound; BadInput; PayloadTooLarge.
         """
         return await self._firing.fire_many(name, requests)
+
+    async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
+        """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``.
+
+        When this returns, all of it is committed. Written in parts of up to 200, each whole or not at all; telling the
+        same again writes what is missing.
+
+        Raises: BadInput; PayloadTooLarge; nothing is written then.
+        """
+        return await self._emitting.emit(events)
 
     async def backfill(
         self, name: str, since: datetime, until: datetime, *, dry_run: bool = False, key: str | None = None

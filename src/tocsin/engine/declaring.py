@@ -92,14 +92,20 @@ async def _prune(session: Session, triggers: Triggers, app: App) -> list[str]:
     return pruned
 
 
-ALL_KINDS = ("schedule", "manual", "backfill", "follow_up")
+ALL_KINDS = ("schedule", "manual", "backfill", "follow_up", "event")
 
 
 def first_cursor(trigger_id: UUID, spec: TriggerSpec, now: datetime) -> NewTrigger:
     """A trigger that begins to count at ``now``."""
     phase = phase_of(spec.schedule, trigger_id) if spec.schedule is not None else None
-    status, next_at, wake_at = first_plan(spec.schedule, now, phase) if phase is not None else ("manual", None, None)
+    status, next_at, wake_at = (
+        first_plan(spec.schedule, now, phase) if phase is not None else (_unscheduled(spec), None, None)
+    )
     return NewTrigger(id=trigger_id, spec=spec, status=status, next_at=next_at, wake_at=wake_at)
+
+
+def _unscheduled(spec: TriggerSpec) -> str:
+    return "manual" if spec.event is None else "listening"
 
 
 def is_same(row: TriggerRow, spec: TriggerSpec) -> bool:
@@ -125,7 +131,8 @@ async def changed_cursor(session: Session, triggers: Triggers, row: TriggerRow, 
     decided by the old one, and the new one counts from now.
     """
     if row.status != "broken" and has_same_schedule(row, spec.schedule):
-        return NewTrigger(id=row.id, spec=spec, status=row.status, next_at=row.next_at, wake_at=row.wake_at)
+        status = row.status if spec.schedule is not None else _unscheduled(spec)
+        return NewTrigger(id=row.id, spec=spec, status=status, next_at=row.next_at, wake_at=row.wake_at)
     await withdraw_due(session, triggers, await decide_due(session, triggers, row))
     new = first_cursor(row.id, spec, row.now)
     if row.paused and new.next_at is not None:

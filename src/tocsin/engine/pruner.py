@@ -40,7 +40,8 @@ class Pruner:
         runs = await self._retention.prune_runs(before, batch=BATCH)
         if runs:
             self._log.info("runs.pruned", count=runs)
-        if runs == BATCH:
+        events = await self._retention.prune_events(before, batch=BATCH)
+        if BATCH in (runs, events):
             await self._clock.sleep(BREATH)
             return True
         if await self._retention.prune_answers(now, batch=BATCH) == BATCH:

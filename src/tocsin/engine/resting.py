@@ -6,6 +6,7 @@ the row's lock.
 """
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from uuid_utils.compat import uuid7
 
@@ -18,6 +19,9 @@ from tocsin.engine.phase import phase_of
 from tocsin.store.database import Session
 from tocsin.store.trigger_rows import Decision, DueTrigger, TriggerRow
 from tocsin.store.triggers import Triggers
+
+CALLED: Final = (RunKind.SCHEDULE.value, RunKind.EVENT.value)
+"""Kinds of runs that a pause withdraws: nobody has asked for them by hand."""
 
 
 def readable(row: TriggerRow) -> TriggerSpec:
@@ -39,7 +43,7 @@ async def pause(
         await decide_due(session, triggers, row)
         row = await triggers.lock(session, row.name) or row
     await triggers.set_paused(session, row, pauses=row.pauses | {reason: until}, plan=None)
-    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,))
+    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=CALLED)
 
 
 async def resume(

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from tocsin.domain.errors import BadInput
+from tocsin.domain.event_rule import EventRule
 from tocsin.domain.schedule import Schedule
 from tocsin.store.trigger_rows import TriggerRow, read_schedule
 
@@ -40,14 +41,15 @@ def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dic
 
 
 def trigger_view(row: TriggerRow) -> dict[str, Any]:
-    """A trigger as it stands. schedule: its canonical form, None where it cannot be read; schedule_text: in words."""
+    """A trigger as it stands. schedule: its form, None where it cannot be read; schedule_text and event: in words."""
     return {
         "id": row.id,
         "name": row.name,
         "agent": row.agent,
         "schedule": _schedule_form(row.schedule),
         "schedule_text": schedule_text(row.schedule),
-        "status": "paused" if row.paused and row.status == "armed" else row.status,
+        "event": event_text(row.policy),
+        "status": "paused" if row.paused and row.status in ("armed", "listening") else row.status,
         "paused": list(row.paused),
         "paused_at": row.paused_at,
         "paused_until": {reason: end for reason, end in row.pauses.items() if end is not None},
@@ -85,6 +87,15 @@ def schedule_text(schedule: str | None) -> str | None:
         return describe(read_schedule(schedule))
     except (BadInput, ValueError, TypeError, RecursionError):
         return schedule[:80]
+
+
+def event_text(policy: str) -> str | None:
+    """``on com.github.push subject acme/*``; what cannot be read is shown as it stands."""
+    try:
+        form = msgspec.json.decode(policy).get("event")
+        return None if form is None else str(EventRule.from_json(form))
+    except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
+        return policy[:80]
 
 
 def describe(schedule: Schedule) -> str:

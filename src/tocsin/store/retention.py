@@ -30,6 +30,10 @@ class Retention:
         row = await self._database.fetchrow("prune_runs", below=first_id_at(before), before=before, batch=batch)
         return int(row["count"]) if row else 0
 
+    async def prune_events(self, before: datetime, *, batch: int) -> int:
+        """Events that were matched and came before the instant are gone, at most a batch; how many."""
+        return len(await self._database.fetch("prune_events", before=before, batch=batch))
+
     async def prune_rest(self, before: datetime, *, batch: int) -> None:
         """Deleted triggers without runs, old skips and long gone replicas are forgotten.
 
@@ -37,6 +41,7 @@ class Retention:
         next round has dropped that run too.
         """
         await self._database.fetch("prune_skips", before=before, batch=batch)
+        await self._database.fetch("prune_windows", before=before)
         await self._database.fetch("prune_successes", before=before)
         await self._database.fetch("prune_triggers", before=before)
         await self._database.fetch("prune_replicas", before=before)

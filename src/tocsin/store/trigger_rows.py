@@ -16,6 +16,7 @@ import msgspec
 
 from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.errors import BadInput
+from tocsin.domain.event_rule import EventRule
 from tocsin.domain.planning import Plan
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
@@ -112,9 +113,11 @@ class NewTrigger:
 
 
 def write_policy(spec: TriggerSpec) -> str:
-    """The trigger's policy as canonical JSON text."""
+    """The trigger's policy as canonical JSON text, its event rule included."""
+    event = {} if spec.event is None else {"event": spec.event.to_json()}
     return msgspec.json.encode(
-        {
+        event
+        | {
             "overlap": spec.overlap.value,
             "overlap_scope": spec.overlap_scope,
             "catch_up": spec.catch_up.value,
@@ -182,6 +185,7 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
             name=agent,
             agent=agent,
             schedule=None if schedule is None else read_schedule(schedule),
+            event=EventRule.from_json(fields["event"]) if "event" in fields else None,
             overlap=Overlap(fields["overlap"]),
             overlap_scope=fields["overlap_scope"],
             catch_up=CatchUp(fields["catch_up"]),

@@ -70,6 +70,7 @@ class Triggers:
             skip_counts=[skip.count for _, skip in skips],
             **_cursor_columns(decisions),
         )
+        await self._tell_broken(session, [d.trigger.id for d in decisions if d.broken_reason is not None])
         return _begun(rows, fired)
 
     async def next_wake(self) -> tuple[datetime | None, datetime]:
@@ -95,7 +96,14 @@ class Triggers:
                 nexts=[next_at for _, next_at, _ in following],
                 broken_reasons=[reason for _, _, reason in following],
             )
+            broken = [row["id"] for row, (_, _, reason) in zip(rows, following, strict=True) if reason is not None]
+            await self._tell_broken(session, broken)
         return len(rows)
+
+    async def _tell_broken(self, session: Session, ids: Sequence[UUID]) -> None:
+        """That triggers were quarantined is an event, if somebody listens. Hardly ever is there one."""
+        if ids:
+            await session.fetch("tell_broken", now=self._clock.now(), ids=list(ids))
 
     async def get(self, name: str) -> TriggerRow | None:
         row = await self._database.fetchrow("get_trigger", now=self._clock.now(), name=name)

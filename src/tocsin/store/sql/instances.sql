@@ -162,6 +162,19 @@ WITH instant AS (
      WHERE l.holder = s.id AND s.is_silent AND (s.is_silent_twice OR NOT y.granted)
        AND l.ended_at IS NULL AND l.expires_at < instant.now
     RETURNING l.holder, s.name
+), heard AS (
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, received_at)
+    SELECT 'tocsin', b.holder::text, 'instance.lost', b.name, instant.now,
+           jsonb_build_object('id', b.holder, 'name', b.name, 'version', i.version, 'agents', to_jsonb(i.agents),
+                              'labels', i.labels),
+           instant.now
+      FROM buried b
+      JOIN tocsin.instances i ON i.id = b.holder
+     CROSS JOIN instant
+     WHERE tocsin.is_heard('instance.lost', b.name)
+     ORDER BY b.holder
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('tocsin', 'events lost')
 )
 SELECT b.holder, b.name, NULL::bigint AS silent, NULL::bigint AS known FROM buried b
  UNION ALL

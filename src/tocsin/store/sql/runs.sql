@@ -78,6 +78,20 @@ WITH instant AS (
       FROM swept s
     ON CONFLICT (run_id, fence) DO UPDATE
        SET error_kind = excluded.error_kind, error_message = excluded.error_message
+), heard AS (
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, depth, received_at)
+    SELECT 'tocsin', s.id::text, 'run.failed', t.name, instant.now,
+           tocsin.told_of_run(r.id, t.name, r.agent, r.kind, s.attempt, s.reason, r.nominal_at, NULL,
+                              'Lost: its holder ' || s.holder || ' was lost'),
+           r.depth, instant.now
+      FROM swept s
+      JOIN tocsin.runs r ON r.id = s.id
+      JOIN tocsin.triggers t ON t.id = s.trigger_id
+     CROSS JOIN instant
+     WHERE s.state = 'failed' AND tocsin.is_heard('run.failed', t.name)
+     ORDER BY s.id
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('tocsin', 'events settled')
 )
 SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder,
        CASE WHEN s.state = 'queued' THEN pg_notify('tocsin', 'runs ' || :actor) END AS hint

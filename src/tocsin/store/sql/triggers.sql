@@ -190,7 +190,8 @@ SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version
   FROM tocsin.triggers t
  WHERE t.status <> 'deleted'
    AND t.name > coalesce(:after::text, '')
-   AND CASE WHEN CASE WHEN t.status = 'armed' AND t.paused <> '{}' THEN 'paused' ELSE t.status END <> :status::text
+   AND CASE WHEN CASE WHEN t.status IN ('armed', 'listening') AND t.paused <> '{}' THEN 'paused' ELSE t.status END
+                 <> :status::text
             THEN false
             WHEN t.source <> :source::text THEN false
             WHEN t.agent <> :agent::text THEN false
@@ -331,7 +332,10 @@ SELECT w.at, w.until, w.kind, w.decision, w.reason, w.count, w.run_id, w.decided
                    AND o.nominal_at BETWEEN :since::timestamptz AND :until::timestamptz) o
           JOIN tocsin.runs r ON r.id = o.run_id
          UNION ALL
-        SELECT s.first_at, s.last_at, 'schedule', 'skipped', s.reason, s.count, NULL, s.decided_at, s.actor
+        SELECT s.first_at, s.last_at,
+               CASE WHEN EXISTS (SELECT FROM tocsin.triggers t WHERE t.id = s.trigger_id AND t.policy ? 'event')
+                    THEN 'event' ELSE 'schedule' END,
+               'skipped', s.reason, s.count, NULL, s.decided_at, s.actor
           FROM tocsin.skips s
          WHERE s.trigger_id = :trigger_id AND s.last_at >= :since AND s.first_at <= :until) w
  ORDER BY w.at DESC
