@@ -4,46 +4,35 @@ Each operation is one transaction, or reads only. Answers are plain values (see 
 """
 
 import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
 from tocsin.declared import App
-from tocsin.domain.errors import BadInput, Conflict, NotFound, Stale
+from tocsin.domain.errors import BadInput, Conflict, NotFound
 from tocsin.domain.event import Event
-from tocsin.domain.payload import encode
-from tocsin.domain.run import TERMINAL, RunState, SkipReason
+from tocsin.domain.run import TERMINAL, RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
-from tocsin.engine import declaring, resting
+from tocsin.engine import declaring
 from tocsin.engine.desk import Desk
+from tocsin.engine.editing import Editing, Versions
 from tocsin.engine.emitting import Emitting
 from tocsin.engine.firing import Firing
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.insight import Insight, span_of
 from tocsin.engine.keys import Keys
-from tocsin.engine.resting import readable
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
-from tocsin.store.database import Database, Session
+from tocsin.store.database import Database
 from tocsin.store.events import Events
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Runs
 from tocsin.store.trigger_rows import TriggerRow
 from tocsin.store.triggers import Triggers
 from tocsin.telemetry import Log, Silence
-
-MAX_REASON: Final = 200
-"""Characters of why a trigger rests."""
-
-ADDED_BY_HAND: Final = "by hand"
-
-Versions: TypeAlias = int | Collection[int] | None
-"""Which versions a change is meant for; None: any."""
 
 
 class Control:
@@ -71,6 +60,7 @@ class Control:
         self.roster = Roster(database=database, clock=clock)
         self.keys = Keys(database=database, clock=clock, actor=actor)
         self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
+        self._editing = Editing(database=database, triggers=self._triggers)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
         self._emitting = Emitting(
             database=database,
@@ -106,19 +96,9 @@ class Control:
     async def add_trigger(self, spec: TriggerSpec) -> dict[str, Any]:
         """A new trigger of a known agent.
 
-        Raises: Conflict, if the name is taken; NotFound, for an agent nobody declared.
+        Raises: Conflict, if the name is taken; NotFound, for an agent nobody declared; BadInput; PayloadTooLarge.
         """
-        encode(spec.input, what="input")
-        await self._check_agent(spec.agent)
-        async with self._database.transaction() as session:
-            if await self._triggers.lock(session, spec.name) is not None:
-                raise Conflict(
-                    f"trigger {spec.name!r} exists already; change it with `tocsin trigger edit {spec.name}`"
-                )
-            now = await self._triggers.now(session)
-            new = declaring.first_cursor(uuid7(), spec, now)
-            await self._triggers.insert(session, [new], source=ADDED_BY_HAND)
-            await self._triggers.hint(session)
+        await self._editing.add(spec)
         return await self.trigger(spec.name)
 
     async def edit_trigger(
@@ -128,18 +108,7 @@ class Control:
 
         Raises: NotFound, also for an agent nobody declared; Stale, when the version moved on; BadInput.
         """
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            _check_version(row, if_version)
-            spec = change(readable(row))
-            if spec.name != name:
-                raise BadInput(f"trigger {name!r} cannot be renamed: add {spec.name!r} and delete this one")
-            encode(spec.input, what="input")
-            if spec.agent != row.agent:
-                await self._check_agent(spec.agent)
-            changed = await declaring.changed_cursor(session, self._triggers, row, spec)
-            await self._triggers.change(session, [changed], source=row.source)
-            await self._triggers.hint(session)
+        await self._editing.edit(name, change, if_version=if_version)
         return await self.trigger(name)
 
     async def delete_trigger(self, name: str, *, if_version: Versions = None) -> dict[str, Any]:
@@ -147,14 +116,7 @@ class Control:
 
         Raises: NotFound; Stale.
         """
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            _check_version(row, if_version)
-            await declaring.withdraw_due(session, self._triggers, row)
-            withdrawn = await self._triggers.withdraw(
-                session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=declaring.ALL_KINDS
-            )
-            await self._triggers.delete(session, row.id)
+        withdrawn = await self._editing.delete(name, if_version=if_version)
         return {"trigger": name, "deleted": True, "withdrawn": withdrawn}
 
     async def pause(self, name: str, *, reason: str = "user", until: datetime | None = None) -> dict[str, Any]:
@@ -163,18 +125,9 @@ class Control:
         until: when this reason is cleared by itself. What is due at that instant runs.
 
         Raises: NotFound; BadInput, for a reason that nobody could read back, and for an end that has passed;
-        Conflict, for an end where the trigger has no instant to come.
+        Conflict, for an end where nothing but a hand calls the trigger.
         """
-        if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON:
-            raise BadInput(f"reason {reason[:40]!r}: must be 1 to {MAX_REASON} characters on one line")
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            if until is not None and until <= row.now:
-                raise BadInput(f"until {until.isoformat()}: must be in the future")
-            if until is not None and row.status not in ("armed", "waiting"):
-                raise Conflict(f"trigger {name!r} is {row.status}: it has no instant to come, so its pause has no end")
-            await resting.pause(session, self._triggers, row, reason, until=until)
-            await self._triggers.hint(session)
+        await self._editing.pause(name, reason, until)
         return await self.trigger(name)
 
     async def resume(self, name: str, *, catch_up: CatchUp | None = None, reason: str | None = None) -> dict[str, Any]:
@@ -183,14 +136,7 @@ class Control:
 
         Raises: NotFound; Conflict, when it does not rest for that reason; BadInput.
         """
-        if catch_up is CatchUp.ALL:
-            raise BadInput("catch_up 'all' is a backfill: use `tocsin trigger backfill`")
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            if not row.paused or (reason is not None and reason not in row.paused):
-                raise Conflict(f"trigger {name!r} is not paused" + (f" for {reason!r}" if reason else ""))
-            await resting.resume(session, self._triggers, row, reason=reason, catch_up=catch_up)
-            await self._triggers.hint(session)
+        await self._editing.resume(name, catch_up=catch_up, reason=reason)
         return await self.trigger(name)
 
     # --- runs
@@ -355,27 +301,8 @@ class Control:
             raise await self._no_trigger(name)
         return row
 
-    async def _locked(self, session: Session, name: str) -> TriggerRow:
-        row = await self._triggers.lock(session, name)
-        if row is None:
-            raise NotFound("trigger", name)
-        return row
-
-    async def _check_agent(self, name: str) -> None:
-        if not await self._triggers.agents(limit=1, name=name):
-            raise NotFound("agent", name)
-
     async def _no_trigger(self, name: str) -> NotFound:
         """The error, with the nearest name that there is."""
         names = [row.name for row in await self._triggers.page(limit=1_000)]
         near = difflib.get_close_matches(name, names, n=1)
         return NotFound("trigger", name, near=near[0] if near else None)
-
-
-def _check_version(row: TriggerRow, wanted: Versions) -> None:
-    """Raises: Stale."""
-    if wanted is None:
-        return
-    versions = (wanted,) if isinstance(wanted, int) else tuple(wanted)
-    if row.version not in versions:
-        raise Stale("trigger", row.name, version=row.version, asked=" or ".join(map(str, versions)) or "any known here")
