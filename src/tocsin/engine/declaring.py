@@ -5,6 +5,7 @@ written or none. Declaring the same again writes nothing. A pause survives; so d
 trigger whose schedule did not change. What was due under the old schedule is decided by the old one.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,15 @@ from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
 from tocsin.engine.phase import phase_of
 from tocsin.store.database import Database, Session
-from tocsin.store.trigger_rows import Decision, DueTrigger, NewTrigger, TriggerRow, write_policy, write_schedule
+from tocsin.store.trigger_rows import (
+    Decision,
+    DueTrigger,
+    NewTrigger,
+    TriggerRow,
+    wake_of,
+    write_policy,
+    write_schedule,
+)
 from tocsin.store.triggers import Triggers
 
 CHUNK = 1_000
@@ -132,12 +141,12 @@ async def changed_cursor(session: Session, triggers: Triggers, row: TriggerRow, 
     """
     if row.status != "broken" and has_same_schedule(row, spec.schedule):
         status = row.status if spec.schedule is not None else _unscheduled(spec)
-        return NewTrigger(id=row.id, spec=spec, status=status, next_at=row.next_at, wake_at=row.wake_at)
+        wake_at = wake_of(status, row.wake_at, row.pauses)
+        return NewTrigger(id=row.id, spec=spec, status=status, next_at=row.next_at, wake_at=wake_at)
     await withdraw_due(session, triggers, await decide_due(session, triggers, row))
     new = first_cursor(row.id, spec, row.now)
-    if row.paused and new.next_at is not None:
-        return NewTrigger(id=row.id, spec=spec, status=new.status, next_at=new.next_at, wake_at=new.next_at)
-    return new
+    due_at = new.next_at if row.paused else new.wake_at
+    return dataclasses.replace(new, wake_at=wake_of(new.status, due_at, row.pauses))
 
 
 async def decide_due(session: Session, triggers: Triggers, row: TriggerRow) -> TriggerRow:

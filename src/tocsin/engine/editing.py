@@ -23,7 +23,7 @@ MAX_REASON: Final = 200
 """Characters of why a trigger rests."""
 
 ADDED_BY_HAND: Final = "by hand"
-CALLED_BY_ITSELF: Final = ("armed", "waiting")
+CALLED_BY_ITSELF: Final = ("armed", "waiting", "listening")
 
 Versions: TypeAlias = int | Collection[int] | None
 """Which versions a change is meant for; None: any."""

@@ -124,7 +124,7 @@ class Events:
 
     async def hold(self, session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[int, datetime | None]]:
         """(version, since when it rests) of those that listen still; they stay so until the transaction ends."""
-        rows = await session.fetch("hold_listening", ids=list(ids))
+        rows = await session.fetch("hold_listening", now=self._clock.now(), ids=list(ids))
         return {row["id"]: (row["version"], row["paused_at"]) for row in rows}
 
     async def windows(self, session: Session, keys: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Window]:

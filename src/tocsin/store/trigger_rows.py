@@ -4,12 +4,12 @@ A row that cannot be read is an error to its reader, never one that takes its ne
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -112,9 +112,24 @@ class NewTrigger:
     wake_at: datetime | None
 
 
+def wake_of(status: str, due_at: datetime | None, pauses: Mapping[str, datetime | None]) -> datetime | None:
+    """When somebody is to look at a trigger: as it is due, or sooner, when the first of its pauses is over.
+
+    One that listens is never due, and one that is neither armed nor listens has nothing to go on with.
+    """
+    ends = [end for end in pauses.values() if end is not None]
+    match status:
+        case "armed":
+            return min([due_at, *ends]) if due_at is not None else None
+        case "listening":
+            return min(ends, default=None)
+        case _:
+            return None
+
+
 def write_policy(spec: TriggerSpec) -> str:
     """The trigger's policy as canonical JSON text, its event rule included."""
-    event = {} if spec.event is None else {"event": spec.event.to_json()}
+    event = {} if spec.event is None else {"event": _event_form(spec.event)}
     return msgspec.json.encode(
         event
         | {
@@ -185,7 +200,7 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
             name=agent,
             agent=agent,
             schedule=None if schedule is None else read_schedule(schedule),
-            event=EventRule.from_json(fields["event"]) if "event" in fields else None,
+            event=read_event(fields["event"]) if "event" in fields else None,
             overlap=Overlap(fields["overlap"]),
             overlap_scope=fields["overlap_scope"],
             catch_up=CatchUp(fields["catch_up"]),
@@ -199,6 +214,19 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInput(f"its row cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _event_form(rule: EventRule) -> dict[str, Any]:
+    """The rule's form, and beside it what the database asks of it when it has something to tell itself."""
+    hears = rule.hears()
+    return rule.to_json() | ({"hears": hears} if hears else {})
+
+
+def read_event(form: object) -> EventRule:
+    """The event rule that a policy holds. Raises: BadInput."""
+    if isinstance(form, dict):
+        form = {name: value for name, value in form.items() if name != "hears"}
+    return EventRule.from_json(form)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

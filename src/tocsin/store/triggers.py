@@ -25,6 +25,7 @@ from tocsin.store.trigger_rows import (
     due_of,
     read_spec,
     row_of,
+    wake_of,
     write_agent,
     write_policy,
     write_schedule,
@@ -163,18 +164,16 @@ class Triggers:
         stands now, None where it stood.
         """
         reasons = sorted(pauses)
-        ends = [end for end in pauses.values() if end is not None]
-        wake_at = plan.wake_at if plan else row.wake_at
+        status = plan.status if plan else row.status
         await session.fetchrow(
             "set_paused",
             now=self._clock.now(),
             id=row.id,
             paused=reasons,
-            paused_until=[pauses[reason] for reason in reasons] if ends else [],
-            status=plan.status if plan else row.status,
+            paused_until=[pauses[reason] for reason in reasons] if any(pauses.values()) else [],
+            status=status,
             next_at=plan.next_at if plan else row.next_at,
-            # Somebody is to look at it when the first of its pauses is over.
-            wake_at=min([wake_at, *ends]) if wake_at is not None else None,
+            wake_at=wake_of(status, plan.wake_at if plan else row.wake_at, pauses),
             gap_reason=(plan.gap[0].value if plan.gap else None) if plan else row.gap_reason,
             gap_from=(plan.gap[1] if plan.gap else None) if plan else row.gap_from,
         )

@@ -39,7 +39,9 @@ CREATE TABLE tocsin.triggers (
     gap_from      timestamptz,
     created_at    timestamptz NOT NULL,
     changed_at    timestamptz NOT NULL,
-    CONSTRAINT triggers_armed_has_next CHECK ((status = 'armed') = (wake_at IS NOT NULL)),
+    -- One that listens is looked at when the first of its pauses that have an end is over.
+    CONSTRAINT triggers_armed_has_next CHECK (CASE status WHEN 'armed' THEN wake_at IS NOT NULL
+        WHEN 'listening' THEN wake_at IS NULL OR (wake_at = ANY (paused_until)) IS TRUE ELSE wake_at IS NULL END),
     CONSTRAINT triggers_armed_has_cursor CHECK (status <> 'armed' OR next_at IS NOT NULL),
     CONSTRAINT triggers_broken_says_why CHECK ((status = 'broken') = (broken_reason IS NOT NULL)),
     CONSTRAINT triggers_paused_since CHECK ((paused = '{}') = (paused_at IS NULL)),

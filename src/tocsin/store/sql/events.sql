@@ -35,8 +35,13 @@ SELECT t.id, t.name, t.agent, t.policy, t.version, v.version AS whole
   LEFT JOIN tocsin.triggers t ON t.status = 'listening'
 
 -- name: hold_listening
--- Of these triggers those that listen still: until the transaction ends nobody edits, pauses or deletes them.
-SELECT t.id, t.version, t.paused_at
+-- Of these triggers those that listen still: until the transaction ends nobody edits, pauses or deletes them. One whose
+-- pauses are all over rests no more, whether or not somebody has cleared them.
+SELECT t.id, t.version,
+       CASE WHEN t.paused_until = '{}'
+                 OR EXISTS (SELECT FROM unnest(t.paused_until) AS e (until)
+                             WHERE (e.until <= coalesce(:now::timestamptz, now())) IS NOT TRUE)
+            THEN t.paused_at END AS paused_at
   FROM tocsin.triggers t
  WHERE t.id = ANY (:ids::uuid[]) AND t.status = 'listening'
  ORDER BY t.id
@@ -144,7 +149,7 @@ RETURNING e.seq
 -- name: quarantine_listening
 -- A listening trigger that cannot be read or written to fires nothing more.
 UPDATE tocsin.triggers t
-   SET status = 'broken', broken_reason = :reason::text
+   SET status = 'broken', broken_reason = :reason::text, wake_at = NULL
  WHERE t.id = :id::uuid AND t.status = 'listening' AND t.version = :version::bigint
 RETURNING t.id
 
