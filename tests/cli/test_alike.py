@@ -18,9 +18,10 @@ from tests.engine.building import a_trigger, an_app
 from tocsin.cli.exits import code_of
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
+from tocsin.domain.event_rule import on_event
 from tocsin.domain.jsonable import jsonable
 from tocsin.domain.schedule import Schedule, cron, every
-from tocsin.domain.trigger import CatchUp, TriggerSpec
+from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
 
@@ -59,6 +60,9 @@ def urgent(spec: TriggerSpec) -> TriggerSpec:
 
 NEW_SCHEDULE = {"rules": [{"cron": "0 9 * * *", "tz": "Europe/Paris"}]}
 PARIS = Schedule.from_json(NEW_SCHEDULE)
+ON_ORDERS = on_event("order.paid", where="data.n > `1`", debounce="5s")
+ORDERS = {"type": "order.paid", "where": "data.n > `1`", "debounce_seconds": 5}
+ORDERS_IN_WORDS = '{{"type": "order.paid", "where": "data.n > `1`", "debounce": "5s"}}'
 RANGE = {"since": "2026-03-01T00:00:00Z", "until": "2026-03-01T03:00:00Z"}
 
 DONE = [
@@ -69,6 +73,24 @@ DONE = [
         lambda c, i: c.add_trigger(a_trigger(f"{i.t}-new", PARIS)),
         ("POST", "/v1/triggers", {"json": {"name": "{t}-new", "agent": "agent", "schedule": NEW_SCHEDULE}}),
         "trigger add {t}-new --agent agent --cron '0 9 * * *' --tz Europe/Paris",
+    ),
+    Case(
+        "add a trigger that listens",
+        lambda c, i: c.add_trigger(a_trigger(f"{i.t}-ear", event=ON_ORDERS, overlap=Overlap.QUEUE_ALL)),
+        ("POST", "/v1/triggers", {"json": {"name": "{t}-ear", "agent": "agent", "event": ORDERS}}),
+        f"trigger add {{t}}-ear --agent agent --on-event '{ORDERS_IN_WORDS}'",
+    ),
+    Case(
+        "give it a schedule",
+        lambda c, i: c.edit_trigger(f"{i.t}-ear", lambda spec: replace(spec, schedule=PARIS, event=None)),
+        ("PATCH", "/v1/triggers/{t}-ear", {"json": {"schedule": NEW_SCHEDULE}, "headers": {"if-match": '"1"'}}),
+        "trigger edit {t}-ear --cron '0 9 * * *' --tz Europe/Paris",
+    ),
+    Case(
+        "let it listen again",
+        lambda c, i: c.edit_trigger(f"{i.t}-ear", lambda spec: replace(spec, schedule=None, event=on_event("x.*"))),
+        ("PATCH", "/v1/triggers/{t}-ear", {"json": {"event": {"type": "x.*"}}, "headers": {"if-match": '"2"'}}),
+        "trigger edit {t}-ear --on-event x.*",
     ),
     Case(
         "edit trigger",
@@ -187,6 +209,18 @@ REFUSED = [
             {"json": {"name": "x", "agent": "agent", "schedule": BAD_SCHEDULE}},
         ),
         "trigger add x --agent agent --cron '61 * * * *'",
+    ),
+    Case(
+        "a bad filter",
+        lambda c, i: _now(lambda: on_event("x", where="data[")),
+        ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "event": {"type": "x", "where": "data["}}}),
+        'trigger add x --agent agent --on-event \'{{"type": "x", "where": "data["}}\'',
+    ),
+    Case(
+        "an event rule and an input",
+        lambda c, i: _now(lambda: a_trigger("x", event=on_event("x"), input=5)),
+        ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "event": {"type": "x"}, "input": 5}}),
+        "trigger add x --agent agent --on-event x --input 5",
     ),
     Case(
         "a version that moved on",

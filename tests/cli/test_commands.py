@@ -118,13 +118,13 @@ def test_a_trigger_that_listens_is_added_shown_and_given_a_schedule(declared: To
     assert added.out == "mine is added: on com.github.*\n"
     rule = '{"type": "order.paid", "where": "data.n > `1`", "debounce": "5s"}'
     edited = declared("trigger", "edit", "mine", "--on-event", rule, "--json").objects[0]
-    assert (edited["status"], edited["event"]) == ("listening", "on order.paid where data.n > `1` debounce 5s")
+    assert (edited["status"], edited["event_text"]) == ("listening", "on order.paid where data.n > `1` debounce 5s")
     assert edited["policy"]["overlap"] == "queue_all"
     assert "order.paid" in declared("trigger", "list").out
     assert "on order.paid where" in declared("trigger", "show", "mine").out
     assert "It runs when an event comes" in declared("trigger", "why", "mine").out
     moved = declared("trigger", "edit", "mine", "--cron", "0 9 * * *", "--json").objects[0]
-    assert (moved["status"], moved["event"]) == ("armed", None)
+    assert (moved["status"], moved["event"], moved["event_text"]) == ("armed", None, None)
     assert declared("trigger", "edit", "mine", "--on-event", "x", "--json").objects[0]["schedule"] is None
     assert declared("trigger", "edit", "mine", "--on-event", "{}", "--json").objects[0]["status"] == "manual"
 

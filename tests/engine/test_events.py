@@ -217,8 +217,9 @@ async def test_a_trigger_that_listens_says_so(world: World) -> None:
     await world.declare(listening(subject="main", debounce="5s"))
     shown = await world.control.trigger("t")
     assert (shown["status"], shown["schedule"], shown["next_at"]) == ("listening", None, None)
-    assert shown["event"] == "on push subject main debounce 5s"
-    assert shown["policy"]["event"]["debounce_seconds"] == 5
+    assert shown["event_text"] == "on push subject main debounce 5s"
+    assert shown["event"] == {"type": "push", "subject": "main", "debounce_seconds": 5}
+    assert "event" not in shown["policy"]
     why = await world.control.why("t")
     assert why["standing"][0] == "It runs when an event comes: on push subject main debounce 5s."
     assert (await world.control.pause("t"))["status"] == "paused"

@@ -73,6 +73,7 @@ class Changes:
 
         Raises: BadInput.
         """
+        from tocsin.domain.trigger import called_by  # noqa: PLC0415
         from tocsin.options import TRIGGER_OPTIONS, options_of  # noqa: PLC0415
 
         policy = {name: getattr(self, name) for name in POLICY_OPTIONS if getattr(self, name) is not None}
@@ -82,13 +83,10 @@ class Changes:
         if self.input is not None:
             changes["input"] = read_input(self.input)
         if self.on_event is not None:
-            # Whatever called it before calls it no more, and an event brings its own input.
             changes |= {"event": read_event_rule(self.on_event), "schedule": None}
-            changes.setdefault("input", None)
         if any(getattr(self, name) for name in SCHEDULE_OPTIONS):
             changes["schedule"] = self._schedule(spec.schedule)
-            changes.setdefault("event", None)
-        return replace(spec, **changes)
+        return replace(spec, **called_by(changes))
 
     def _schedule(self, now: "Schedule | None") -> "Schedule":
         """New rules replace the old ones; bounds and exceptions stay."""

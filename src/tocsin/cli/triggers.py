@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from tocsin.cli.trigger_runs import backfill, fire, why
 
 if TYPE_CHECKING:
     from tocsin.engine.control import Control
+
+IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event"}
+"""What a person is shown of fields that have a form besides."""
 
 
 def commands() -> typer.Typer:
@@ -63,7 +66,7 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
                 row["status"],
                 instant(row["next_at"], now) if row["status"] not in ("broken", "paused") else "–",
                 row["agent"],
-                row["broken_reason"] or row["schedule_text"] or row["event"] or "by hand",
+                row["broken_reason"] or row["schedule_text"] or row["event_text"] or "by hand",
             )
             for row in rows
         ],
@@ -127,8 +130,8 @@ def _rhythm(row: Row, now: datetime) -> str:
     """Its schedule, and what comes next."""
     if row["status"] == "broken":
         return f"broken, {row['broken_reason']}"
-    if row["event"] is not None:
-        return f"{row['event']}{', paused' if row['paused'] else ''}"
+    if row["event_text"] is not None:
+        return f"{row['event_text']}{', paused' if row['paused'] else ''}"
     if row["schedule_text"] is None:
         return f"fired by hand, `tocsin trigger fire {row['name']}`"
     if row["paused"]:
@@ -144,15 +147,14 @@ def print_trigger(row: Row, now: datetime) -> None:
         if isinstance(value, datetime):
             fields.append((key, instant(value, now)))
         elif key == "policy":
-            # Its event rule stands in words already.
-            fields += [(name, one) for name, one in value.items() if one is not None and name != "event"]
+            fields += [(name, setting) for name, setting in value.items() if setting is not None]
         elif key == "input":
             fields.append((key, None if value is None else compact(value, 2_000)))
         elif key == "paused":
             fields.append((key, ", ".join(_until(reason, row, now) for reason in value)))
-        elif key == "schedule_text":
-            fields.append(("schedule", value))
-        elif key not in ("schedule", "paused_until"):
+        elif key in IN_WORDS:
+            fields.append((IN_WORDS[key], value))
+        elif key not in (*IN_WORDS.values(), "paused_until"):
             fields.append((key, value))
     print_fields(fields)
 

@@ -19,6 +19,7 @@ from tocsin.domain.event import HUB, HUB_TYPES, MAX_ATTRIBUTE, Event
 from tocsin.domain.expression import ask, check_expression, is_true
 
 MAX_DEPTH: Final = 8
+MOST_DEPTH: Final = 100
 MAX_BATCH: Final = 1_000
 DEFAULT_BATCH: Final = 100
 SHORTEST: Final = timedelta(milliseconds=100)
@@ -60,8 +61,8 @@ class EventRule:
             if getattr(self, name) is not None:
                 check_expression(name, getattr(self, name))
         self._check_windows()
-        if type(self.max_depth) is not int or not 1 <= self.max_depth <= 100:
-            raise BadInput(f"max_depth must be 1–100, not {self.max_depth!r}")
+        if type(self.max_depth) is not int or not 1 <= self.max_depth <= MOST_DEPTH:
+            raise BadInput(f"max_depth must be 1–{MOST_DEPTH}, not {self.max_depth!r}")
         patterns = tuple(_compiled(pattern) for pattern in (self.type, self.source, self.subject))
         object.__setattr__(self, "_patterns", patterns)
 
@@ -131,8 +132,7 @@ class EventRule:
             form["batch_size"] = self.batch_size
         if self.max_depth != MAX_DEPTH:
             form["max_depth"] = self.max_depth
-        hears = self.hears()
-        return form | ({"hears": hears} if hears else {})
+        return form
 
     @classmethod
     def from_json(cls, form: object) -> "EventRule":
@@ -147,9 +147,9 @@ class EventRule:
             elif window in WINDOWS and window != name:
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise BadInput(f"{name} must be a number of seconds")
-                fields[window] = parse_duration(value)
-            elif name != "hears":
-                raise BadInput(f"an event rule has no {name!r}")
+                fields[window] = _length(name, value)
+            else:
+                raise BadInput(f"an event rule has no {name!r}{f': say {name}_seconds' if name in WINDOWS else ''}")
         if "type" not in fields:
             raise BadInput("an event rule needs a type")
         return cls(**fields)

@@ -1,5 +1,6 @@
 """A trigger: which agent is called, when, with what input, and what happens when that cannot be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -77,6 +78,17 @@ class TriggerSpec:
             raise BadInput(f"{at}: expires_after must be longer than 0 s; leave it out for no limit")
         if self.overlap_scope not in ("trigger", "agent") and not self.overlap_scope.startswith("input."):
             raise BadInput(f"{at}: overlap_scope must be trigger, agent or input.PATH, not {self.overlap_scope!r}")
+
+
+def called_by(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes of a trigger's fields, made whole: what calls it takes the place of what called it before, and an
+    event brings its own input.
+    """
+    if changes.get("event") is not None:
+        return {"schedule": None, "input": None, **changes}
+    if changes.get("schedule") is not None:
+        return {"event": None, **changes}
+    return dict(changes)
 
 
 def default_overlap(event: EventRule | None) -> Overlap:

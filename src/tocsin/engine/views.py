@@ -5,9 +5,8 @@ from typing import Any
 import msgspec
 
 from tocsin.domain.errors import BadInput
-from tocsin.domain.event_rule import EventRule
 from tocsin.domain.schedule import Schedule
-from tocsin.store.trigger_rows import TriggerRow, read_schedule
+from tocsin.store.trigger_rows import TriggerRow, read_event, read_schedule
 
 RUN_FIELDS = (
     "id", "trigger", "agent", "kind", "state", "reason", "attempt", "max_attempts", "fence", "lane", "priority",
@@ -41,14 +40,18 @@ def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dic
 
 
 def trigger_view(row: TriggerRow) -> dict[str, Any]:
-    """A trigger as it stands. schedule: its form, None where it cannot be read; schedule_text and event: in words."""
+    """A trigger as it stands.
+
+    schedule, event: in the form in which they are written, None where they cannot be read; …_text: the same in words.
+    """
     return {
         "id": row.id,
         "name": row.name,
         "agent": row.agent,
         "schedule": _schedule_form(row.schedule),
         "schedule_text": schedule_text(row.schedule),
-        "event": event_text(row.policy),
+        "event": _event_form(row.policy),
+        "event_text": event_text(row.policy),
         "status": "paused" if row.paused and row.status in ("armed", "listening") else row.status,
         "paused": list(row.paused),
         "paused_at": row.paused_at,
@@ -63,8 +66,11 @@ def trigger_view(row: TriggerRow) -> dict[str, Any]:
 
 
 def trigger_detail(row: TriggerRow) -> dict[str, Any]:
+    policy = _json(row.policy)
+    if isinstance(policy, dict):
+        policy.pop("event", None)  # it stands beside it
     return trigger_view(row) | {
-        "policy": _json(row.policy),
+        "policy": policy,
         "input": _json(row.input),
         "wake_at": row.wake_at,
     }
@@ -89,11 +95,19 @@ def schedule_text(schedule: str | None) -> str | None:
         return schedule[:80]
 
 
+def _event_form(policy: str) -> dict[str, Any] | None:
+    try:
+        form = msgspec.json.decode(policy).get("event")
+        return None if form is None else read_event(form).to_json()
+    except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
 def event_text(policy: str) -> str | None:
     """``on com.github.push subject acme/*``; what cannot be read is shown as it stands."""
     try:
         form = msgspec.json.decode(policy).get("event")
-        return None if form is None else str(EventRule.from_json(form))
+        return None if form is None else str(read_event(form))
     except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
         return policy[:80]
 

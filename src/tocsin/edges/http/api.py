@@ -46,7 +46,9 @@ def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) ->
         if actor not in controls:
             if len(controls) >= MOST_ACTORS:
                 controls.clear()
-            controls[actor] = Control(database=database, clock=clock, actor=actor, desk=replica.desk)
+            controls[actor] = Control(
+                database=database, clock=clock, actor=actor, desk=replica.desk, hearing=replica.hearing, log=log
+            )
         return controls[actor]
 
     gate = Gate(

@@ -10,12 +10,12 @@ from tocsin.domain.agent import MAX_NAME
 from tocsin.domain.errors import BadInput, InvalidSchedule
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.schedule_json import instant
-from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
+from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec, called_by, default_overlap
+from tocsin.edges.http.forms import EXAMPLE_EVENT, EXAMPLE_SCHEDULE, EventForm, ScheduleForm, read_event
 from tocsin.edges.http.problems import Problem
 from tocsin.options import TRIGGER_OPTIONS, read_options
 
 MOST_ROWS: Final = 1_000
-EXAMPLE_SCHEDULE: Final[Any] = {"rules": [{"cron": "0 9 * * mon-fri", "tz": "Europe/Paris"}]}
 
 
 def _instant(value: object) -> object:
@@ -44,45 +44,6 @@ Length = Annotated[
         }
     ),
 ]
-ScheduleForm = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "description": "Rules, exceptions and bounds; see the guide to schedules.",
-            "properties": {
-                "rules": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 100,
-                    "items": {
-                        "type": "object",
-                        "description": "One of cron (with tz, gap, fold), every_seconds (with after_completion), at.",
-                        "properties": {
-                            "cron": {"type": "string"},
-                            "tz": {"type": "string"},
-                            "gap": {"enum": ["shift", "skip"]},
-                            "fold": {"enum": ["first", "last", "both"]},
-                            "every_seconds": {"type": "number", "minimum": 1},
-                            "after_completion": {"type": "boolean"},
-                            "at": {"type": "array", "items": {"type": "string", "format": "date-time"}},
-                        },
-                        "additionalProperties": False,
-                    },
-                },
-                "except": {"type": "array", "maxItems": 1_000, "items": {"type": "object"}},
-                "start_at": {"type": ["string", "null"], "format": "date-time"},
-                "end_at": {"type": ["string", "null"], "format": "date-time"},
-                "max_occurrences": {"type": ["integer", "null"], "minimum": 1, "maximum": 100_000},
-                "jitter_seconds": {"type": "number", "minimum": 0},
-            },
-            "required": ["rules"],
-            "additionalProperties": False,
-            "examples": [EXAMPLE_SCHEDULE],
-        }
-    ),
-]
-
 Name = Annotated[str, Path(description="The trigger's name.", examples=["daily-digest"])]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows at most.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="The next_cursor of the page before.")]
@@ -122,6 +83,8 @@ class Policy(Body):
 
 
 class NewTrigger(Body):
+    """Without a schedule and an event rule it is fired by hand."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -131,29 +94,42 @@ class NewTrigger(Body):
                     "schedule": EXAMPLE_SCHEDULE,
                     "input": {"repo": "."},
                     "policy": {"overlap": "skip", "expires_after": "2h"},
-                }
+                },
+                {"name": "review-pull", "agent": "review", "event": EXAMPLE_EVENT, "policy": {"priority": 7}},
             ]
         }
     )
     name: str = Field(max_length=MAX_NAME)
     agent: str = Field(max_length=MAX_NAME)
-    schedule: ScheduleForm | None = Field(default=None, description="Without one it is fired by hand.")
-    input: Any = Field(default=None, description="JSON that each run is given.")
-    policy: Policy | None = None
+    schedule: ScheduleForm | None = Field(default=None, description="When it is called.")
+    event: EventForm | None = Field(default=None, description="Which events call it, instead of a schedule.")
+    input: Any = Field(default=None, description="JSON that each run is given. An event brings its own.")
+    policy: Policy | None = Field(
+        default=None, description="What is left out has its default; overlap is queue_all where events call, else skip."
+    )
 
     def spec(self) -> TriggerSpec:
         """Raises: BadInput, Problem."""
         schedule = None if self.schedule is None else Schedule.from_json(self.schedule)
+        event = None if self.event is None else read_event(self.event)
         fields = self.policy.fields() if self.policy is not None else {}
-        return TriggerSpec(name=self.name, agent=self.agent, schedule=schedule, input=self.input, **fields)
+        fields = {"overlap": default_overlap(event)} | fields
+        return TriggerSpec(name=self.name, agent=self.agent, schedule=schedule, event=event, input=self.input, **fields)
 
 
 class TriggerChange(Body):
-    """What is named is changed, the rest stays as it is. ``schedule: null`` takes the schedule away."""
+    """What is named is changed, the rest stays as it is.
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"schedule": {"rules": [{"every_seconds": 300}]}}]})
+    A schedule takes the place of an event rule, and an event rule that of a schedule and of the input. ``null`` takes
+    either away.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"schedule": {"rules": [{"every_seconds": 300}]}}, {"event": EXAMPLE_EVENT}]}
+    )
     agent: str | None = Field(default=None, max_length=MAX_NAME)
     schedule: ScheduleForm | None = None
+    event: EventForm | None = None
     input: Any = None
     policy: Policy | None = None
 
@@ -164,13 +140,15 @@ class TriggerChange(Body):
             changes["agent"] = self.agent
         if "schedule" in self.model_fields_set:
             changes["schedule"] = None if self.schedule is None else Schedule.from_json(self.schedule)
+        if "event" in self.model_fields_set:
+            changes["event"] = None if self.event is None else read_event(self.event)
         if "input" in self.model_fields_set:
             changes["input"] = self.input
         if self.policy is not None:
             changes |= self.policy.fields()
         if not changes:
-            raise BadInput("nothing to change: name agent, schedule, input or policy")
-        return changes
+            raise BadInput("nothing to change: name agent, schedule, event, input or policy")
+        return called_by(changes)
 
 
 class Pause(Body):

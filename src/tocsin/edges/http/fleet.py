@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import FastAPI, Path, Query
 
 from tocsin.domain.authority import Scope
-from tocsin.edges.http import told
+from tocsin.edges.http import told_fleet
 from tocsin.edges.http.asked import Cursor, Limit
 from tocsin.edges.http.operation import Hub, Json, of_cursor, page
 from tocsin.edges.http.routes import Routes
@@ -18,14 +18,14 @@ Everything = Annotated[bool, Query(alias="all", description="Also those that hav
 def add_to(app: FastAPI) -> None:
     read = Scope.READ
     routes = Routes(app, "agents")
-    routes.add("GET", "/v1/agents", list_agents, scope=read, told=told.AgentPage)
-    routes.add("GET", "/v1/agents/{name}", show_agent, scope=read, told=told.Agent, refusals=(404,))
+    routes.add("GET", "/v1/agents", list_agents, scope=read, told=told_fleet.AgentPage)
+    routes.add("GET", "/v1/agents/{name}", show_agent, scope=read, told=told_fleet.Agent, refusals=(404,))
     routes = Routes(app, "instances")
-    routes.add("GET", "/v1/instances", list_instances, scope=read, told=told.Instances)
-    routes.add("GET", "/v1/instances/{name}", show_instance, scope=read, told=told.Instance, refusals=(404,))
+    routes.add("GET", "/v1/instances", list_instances, scope=read, told=told_fleet.Instances)
+    routes.add("GET", "/v1/instances/{name}", show_instance, scope=read, told=told_fleet.Instance, refusals=(404,))
     routes = Routes(app, "replicas")
-    routes.add("GET", "/v1/replicas", list_replicas, scope=read, told=told.Replicas)
-    routes.add("GET", "/v1/replicas/{name}", show_replica, scope=read, told=told.Replica, refusals=(404,))
+    routes.add("GET", "/v1/replicas", list_replicas, scope=read, told=told_fleet.Replicas)
+    routes.add("GET", "/v1/replicas/{name}", show_replica, scope=read, told=told_fleet.Replica, refusals=(404,))
 
 
 async def list_agents(hub: Hub, limit: Limit = 50, cursor: Cursor = None) -> Json:

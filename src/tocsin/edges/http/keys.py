@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import FastAPI, Path
 
 from tocsin.domain.authority import Scope
-from tocsin.edges.http import asked, told
+from tocsin.edges.http import asked, told_fleet
 from tocsin.edges.http.operation import Hub, Json
 from tocsin.edges.http.routes import Routes
 
@@ -15,18 +15,18 @@ KeyName = Annotated[str, Path(description="The key's name.")]
 def add_to(app: FastAPI) -> None:
     routes = Routes(app, "keys")
     admin = Scope.ADMIN
-    routes.add("GET", "/v1/keys", list_keys, scope=admin, told=told.Keys)
+    routes.add("GET", "/v1/keys", list_keys, scope=admin, told=told_fleet.Keys)
     routes.add(
         "POST",
         "/v1/keys",
         create_key,
         scope=admin,
-        told=told.CreatedKey,
+        told=told_fleet.CreatedKey,
         status=201,
         refusals=(409,),
         own_key=True,
     )
-    routes.add("DELETE", "/v1/keys/{name}", revoke_key, scope=admin, told=told.Revoked, refusals=(404,))
+    routes.add("DELETE", "/v1/keys/{name}", revoke_key, scope=admin, told=told_fleet.Revoked, refusals=(404,))
 
 
 async def list_keys(hub: Hub) -> Json:

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tocsin.edges.http.forms import EventForm
+
 
 def example(**fields: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
@@ -35,25 +37,6 @@ class ProblemForm(BaseModel):
     errors: list[dict[str, str]] | None = Field(default=None, description="Every fault, as field and detail.")
 
 
-class Agent(BaseModel):
-    name: str
-    spec: dict[str, Any] = Field(description="Its policy; lengths in seconds.")
-    concurrency: int | None
-    source: str = Field(description="The app that declared it.")
-    declared_at: datetime
-    queued: int
-    queued_live: int
-    queued_late: int
-    running: int
-    triggers: int
-    replicas: list[str] = Field(description="Hubs that serve it.")
-    instances: list[str] = Field(description="Processes elsewhere that serve it.")
-
-
-class AgentPage(Page):
-    items: list[Agent]
-
-
 class Trigger(BaseModel):
     """A trigger as it stands."""
 
@@ -62,7 +45,9 @@ class Trigger(BaseModel):
     agent: str
     schedule: dict[str, Any] | None
     schedule_text: str | None = Field(description="The schedule in words.")
-    status: str = Field(description="armed, paused, waiting, ended, manual or broken.")
+    event: EventForm | None = Field(description="Which events call it.")
+    event_text: str | None = Field(description="The same in words.")
+    status: str = Field(description="armed, paused, waiting, ended, manual, listening or broken.")
     paused: list[str] = Field(description="The reasons for which it rests.")
     paused_at: datetime | None
     paused_until: dict[str, datetime] = Field(description="When which of the reasons ends by itself.")
@@ -94,7 +79,7 @@ class Run(BaseModel):
     id: UUID
     trigger: str
     agent: str
-    kind: str = Field(description="schedule, manual, backfill or follow_up.")
+    kind: str = Field(description="schedule, manual, backfill, follow_up or event.")
     state: str = Field(description="queued, running, succeeded, failed, cancelled or skipped.")
     reason: str | None
     attempt: int
@@ -234,61 +219,6 @@ class SkippedPage(Page):
     items: list[Skipped]
 
 
-class RunInHand(BaseModel):
-    id: UUID
-    agent: str
-    fence: int
-    since: datetime
-
-
-class Instance(BaseModel):
-    """A process that runs agents elsewhere."""
-
-    id: UUID
-    name: str
-    version: str
-    agents: list[str]
-    slots: int
-    key: str | None
-    replica: str | None
-    started_at: datetime
-    connected_at: datetime | None
-    disconnected_at: datetime | None
-    heard_at: datetime
-    stalled_at: datetime | None
-    culprit: str | None
-    ended_at: datetime | None
-    state: str = Field(description="alive, draining, stalled, suspect, lost or left.")
-    why: str | None
-    labels: dict[str, str]
-    running: list[RunInHand]
-
-
-class Instances(BaseModel):
-    items: list[Instance]
-
-
-class Replica(BaseModel):
-    id: UUID
-    name: str
-    version: str
-    agents: list[str]
-    slots: int
-    started_at: datetime
-    draining: bool
-    expires_at: datetime
-    renewed_at: datetime
-    ended_at: datetime | None
-    end_reason: str | None
-    locked: bool
-    running: int
-    state: str = Field(description="alive, draining, silent, released or lost.")
-
-
-class Replicas(BaseModel):
-    items: list[Replica]
-
-
 class Fires(BaseModel):
     at: datetime
     fires: int
@@ -335,28 +265,3 @@ class Usage(BaseModel):
     until: datetime
     by: list[str]
     items: list[UsageSum]
-
-
-class Key(BaseModel):
-    name: str
-    scopes: list[str]
-    agents: list[str]
-    created_at: datetime
-    created_by: str
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the minute.")
-    state: str = Field(description="valid, expired or revoked.")
-
-
-class CreatedKey(Key):
-    key: str = Field(description="The key itself, which is told here and never again.")
-
-
-class Keys(BaseModel):
-    items: list[Key]
-
-
-class Revoked(BaseModel):
-    key: str
-    revoked: bool

@@ -15,7 +15,7 @@ from tocsin.edges.http.operation import ByWhom, Hub, Json, of_cursor, page
 from tocsin.edges.http.problems import Problem
 from tocsin.edges.http.routes import ETAG, Routes
 
-Status = Literal["armed", "paused", "waiting", "ended", "manual", "broken"]
+Status = Literal["armed", "paused", "waiting", "ended", "manual", "listening", "broken"]
 IfMatch = Annotated[
     str | None,
     Header(alias="If-Match", description="The ETag that was read, or *.", examples=['"3"']),
@@ -82,8 +82,8 @@ async def list_triggers(
 async def create_trigger(hub: Hub, body: asked.NewTrigger) -> Json:
     """A new trigger of a declared agent.
 
-    Without a schedule it is fired by hand. A schedule that is malformed or can never match is refused, and the
-    refusal's ``field`` names the part of it that is at fault.
+    With a schedule it is called at its instants, with an event rule by events, without either by hand. A schedule that
+    is malformed or can never match is refused, and the refusal's ``field`` names the part of it that is at fault.
     """
     row = await hub.add_trigger(body.spec())
     return _trigger(row, 201, {"location": f"/v1/triggers/{row['name']}"})
@@ -96,6 +96,8 @@ async def show_trigger(hub: Hub, name: Name) -> Json:
 
 async def edit_trigger(hub: Hub, name: Name, body: asked.TriggerChange, if_match: IfMatch = None) -> Json:
     """Change what is named; the rest stays as it is.
+
+    A schedule takes the place of an event rule and the other way round; the policy stays, also its ``overlap``.
 
     ``If-Match`` must be the ETag of the version that was read: an edit that somebody else made in between is
     refused with 412, an edit without one with 428.
