@@ -1,6 +1,7 @@
 """Triggers and agents in the database: declared, locked when due, moved on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -60,7 +61,7 @@ class Triggers:
         skips = [(d.trigger.id, skip) for d in decisions if d.plan is not None for skip in d.plan.skips]
         rows = await session.fetch(
             "materialise",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             holder=self._who.holder,
             **_occurrence_columns(fired),
@@ -104,7 +105,7 @@ class Triggers:
     async def _tell_broken(self, session: Session, ids: Sequence[UUID]) -> None:
         """That triggers were quarantined is an event, if somebody listens. Hardly ever is there one."""
         if ids:
-            await session.fetch("tell_broken", now=self._clock.now(), ids=list(ids))
+            await session.fetch("tell_broken", now=self._now(session), ids=list(ids))
 
     async def get(self, name: str) -> TriggerRow | None:
         row = await self._database.fetchrow("get_trigger", now=self._clock.now(), name=name)
@@ -116,13 +117,35 @@ class Triggers:
         return row["id"] if row else None
 
     async def lock(self, session: Session, name: str) -> TriggerRow | None:
-        """The row, ours until the caller's transaction ends."""
+        """The row, ours until the caller's transaction ends, which goes by the row's ``now`` from here on."""
         row = await session.fetchrow("lock_trigger", now=self._clock.now(), name=name)
-        return row_of(row) if row else None
+        now = await self._held(session)
+        return replace(row_of(row), now=now) if row else None
 
     async def lock_named(self, session: Session, names: Sequence[str]) -> dict[str, TriggerRow]:
         rows = await session.fetch("lock_named", now=self._clock.now(), names=list(names))
-        return {row["name"]: row_of(row) for row in rows}
+        now = await self._held(session)
+        return {row["name"]: replace(row_of(row), now=now) for row in rows}
+
+    async def locked(self, session: Session, name: str) -> TriggerRow | None:
+        """The row as it stands by now, of which the caller has the lock already."""
+        row = await session.fetchrow("get_trigger", now=self._now(session), name=name)
+        return row_of(row) if row else None
+
+    async def _held(self, session: Session) -> datetime:
+        """Its locks are held: what is changed counts from now on.
+
+        A transaction's own ``now()`` is when it began. A tick that it then waited for has decided later
+        instants, which a change that counts from ``now()`` would decide again, or call not due.
+        """
+        row = await session.fetchrow("wall_now", now=self._clock.now())
+        assert row is not None  # a SELECT without FROM always has one row
+        at: datetime = row["now"]
+        session.instant = at
+        return at
+
+    def _now(self, session: Session) -> datetime | None:
+        return session.instant or self._clock.now()
 
     async def page(
         self,
@@ -139,10 +162,10 @@ class Triggers:
         return [row_of(row) for row in rows]
 
     async def insert(self, session: Session, new: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._clock.now())
+        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._now(session))
 
     async def change(self, session: Session, changed: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._clock.now())
+        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._now(session))
 
     def _columns(self, new: Sequence[NewTrigger]) -> dict[str, Any]:
         return {
@@ -167,7 +190,7 @@ class Triggers:
         status = plan.status if plan else row.status
         await session.fetchrow(
             "set_paused",
-            now=self._clock.now(),
+            now=self._now(session),
             id=row.id,
             paused=reasons,
             paused_until=[pauses[reason] for reason in reasons] if any(pauses.values()) else [],
@@ -186,7 +209,7 @@ class Triggers:
         """The plan's skips are accounted for."""
         await session.fetch(
             "add_skips",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             trigger_ids=[trigger_id for _ in plan.skips],
             firsts=[skip.opened_at for skip in plan.skips],
@@ -204,7 +227,7 @@ class Triggers:
         """Queued, never claimed runs of these kinds are skipped; how many."""
         row = await session.fetchrow(
             "withdraw",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             trigger_id=trigger_id,
             reason=reason,
@@ -214,12 +237,12 @@ class Triggers:
 
     async def delete(self, session: Session, trigger_id: UUID) -> None:
         """The trigger is out of service, and what of it still waits to be retried is cancelled."""
-        await session.fetchrow("cancel_queued", now=self._clock.now(), actor=self._who.actor, trigger_id=trigger_id)
-        await session.fetchrow("delete_trigger", now=self._clock.now(), id=trigger_id)
+        await session.fetchrow("cancel_queued", now=self._now(session), actor=self._who.actor, trigger_id=trigger_id)
+        await session.fetchrow("delete_trigger", now=self._now(session), id=trigger_id)
 
     async def now(self, session: Session) -> datetime:
         """The instant that the transaction's statements go by."""
-        row = await session.fetchrow("transaction_now", now=self._clock.now())
+        row = await session.fetchrow("transaction_now", now=self._now(session))
         assert row is not None  # a SELECT without FROM always has one row
         at: datetime = row["now"]
         return at
