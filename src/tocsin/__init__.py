@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         RetryAfter,
         TocsinError,
     )
+    from tocsin.domain.event_rule import on_event
     from tocsin.domain.schedule import Schedule, at, cron, every, next_after
     from tocsin.run import Run
 
@@ -35,6 +36,7 @@ __all__ = [
     "every",
     "load_app",
     "next_after",
+    "on_event",
 ]
 
 _HOMES: Final = {
@@ -49,6 +51,7 @@ _HOMES: Final = {
         "RetryAfter",
         "TocsinError",
     ),
+    "tocsin.domain.event_rule": ("on_event",),
     "tocsin.domain.schedule": ("Schedule", "at", "cron", "every", "next_after"),
     "tocsin.run": ("Run",),
 }

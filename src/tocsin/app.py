@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar, Unpack, cast, overload
 from tocsin.app_toml import read_toml
 from tocsin.declared import AgentFunction, App, CommandAgent
 from tocsin.domain.errors import BadInput, InvalidApp, InvalidSchedule
+from tocsin.domain.event_rule import EventRule
 from tocsin.domain.schedule import Schedule
-from tocsin.domain.trigger import TriggerSpec
+from tocsin.domain.trigger import TriggerSpec, default_overlap
 from tocsin.options import TRIGGER_OPTIONS, AgentOptions, TriggerOptions, agent_spec, json_value, nearest, options_of
 
 __all__ = ["App", "Hub", "load_app"]
@@ -86,23 +87,29 @@ class Hub:
         self,
         name: str,
         agent: str | Callable[..., Any],
-        schedule: Schedule | None = None,
+        schedule: Schedule | EventRule | None = None,
         *,
         input: object = None,  # noqa: A002 — the word that the author's face uses everywhere
         **options: Unpack[TriggerOptions],
     ) -> None:
-        """The agent is called as the schedule says; without one, when it is fired by hand.
+        """The agent is called as the schedule says, or by the events that on_event(…) names; without either, when it is
+        fired by hand.
 
         Raises: BadInput, PayloadTooLarge.
         """
-        if schedule is not None and not isinstance(schedule, Schedule):
-            raise BadInput(f"trigger {name!r}: schedule must be cron(…), every(…) or at(…), not {schedule!r}")
+        if schedule is not None and not isinstance(schedule, Schedule | EventRule):
+            raise BadInput(
+                f"trigger {name!r}: schedule must be cron(…), every(…), at(…) or on_event(…), not {schedule!r}"
+            )
+        event = schedule if isinstance(schedule, EventRule) else None
+        fields = options_of("trigger", name, TRIGGER_OPTIONS, cast(Mapping[str, object], options))
         trigger = TriggerSpec(
             name=name,
             agent=agent if isinstance(agent, str) else self._name_under(name, agent),
-            schedule=schedule,
+            schedule=schedule if isinstance(schedule, Schedule) else None,
+            event=event,
             input=json_value(input, what=f"trigger {name!r}: input"),
-            **options_of("trigger", name, TRIGGER_OPTIONS, cast(Mapping[str, object], options)),
+            **{"overlap": default_overlap(event)} | fields,
         )
         if self._triggers.setdefault(name, trigger) != trigger:
             raise BadInput(f"trigger {name!r} is declared twice, differently: give one of them another name")

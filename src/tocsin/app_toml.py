@@ -5,6 +5,7 @@
     [triggers.NAME]    agent, input
                        cron = "…" | ["…", "…"], tz, gap, fold; every = "5m", after_completion; at = instant | [instants]
                        start_at, end_at, max_occurrences, jitter, except
+                       or on_event = {type = "…", source, subject, where, input, debounce, …} as in on_event(…)
                        overlap, catch_up, priority, … as in hub.trigger
 
 Several rules in one trigger are a union. A program starts in the file's directory, and a ``cwd`` that is
@@ -27,9 +28,11 @@ from tocsin.domain import schedule_json
 from tocsin.domain.agent import AgentSpec, check_name
 from tocsin.domain.duration import parse_duration
 from tocsin.domain.errors import BadInput, InvalidApp, InvalidSchedule
+from tocsin.domain.event_rule import OPTIONS as EVENT_OPTIONS
+from tocsin.domain.event_rule import EventRule, on_event
 from tocsin.domain.rules import At, Cron, Every, Except, Rule, read_excepts
 from tocsin.domain.schedule import Schedule
-from tocsin.domain.trigger import TriggerSpec
+from tocsin.domain.trigger import TriggerSpec, default_overlap
 from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS, Option, json_value, nearest, read_options
 
 SECTIONS: Final = ("agents", "triggers", "hub")
@@ -46,7 +49,7 @@ BOUND_KEYS: Final = (
     "jitter",
     "except",
 )
-TRIGGER_KEYS: Final = ("agent", "input", *RULE_KEYS, *BOUND_KEYS)
+TRIGGER_KEYS: Final = ("agent", "input", "on_event", *RULE_KEYS, *BOUND_KEYS)
 
 #: Options that are judged only together with others.
 _BESIDE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -179,9 +182,30 @@ class _Reading:
         with self._faults_at(f"{key}.input"):
             fields["input"] = json_value(table.get("input"), what="input")
         fields["schedule"] = self._schedule(key, table)
+        if "on_event" in table:
+            for stray in [name for name in ("input", *RULE_KEYS) if name in table]:
+                self._fault(f"{key}.{stray}", "does not go with on_event")
+            fields |= {"input": None, "schedule": None}
+            fields["event"] = self._event(f"{key}.on_event", table["on_event"])
+            fields.setdefault("overlap", default_overlap(fields["event"]))
         spec = self._spec("trigger", key, name, fields)
         if spec is not None and len(self._faults) == before:
             self._triggers.append(replace(spec, agent=str(agent)))
+
+    def _event(self, key: str, given: Any) -> EventRule | None:
+        """None after a fault."""
+        if not isinstance(given, dict):
+            self._fault(key, 'must be a table, as in {type = "com.github.push"}')
+            return None
+        strange = [name for name in given if name not in EVENT_OPTIONS]
+        for name in strange:
+            self._fault(f"{key}.{name}", f"is unknown{nearest(name, EVENT_OPTIONS)}")
+        if "type" not in given:
+            self._fault(f"{key}.type", "is missing")
+        elif not strange:
+            with self._faults_at(key):
+                return on_event(**given)
+        return None
 
     def _spec(self, kind: str, key: str, name: str, fields: Mapping[str, Any]) -> Any:
         """None after a fault; each option is tried by itself first, so that one hides no other."""

@@ -29,8 +29,10 @@ from tocsin.engine.drain import Drain
 from tocsin.engine.exchange import Exchange
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hands
+from tocsin.engine.hearing import Hearing
 from tocsin.engine.keeping import Keeping
 from tocsin.engine.lookout import Lookout, Served
+from tocsin.engine.matcher import Matcher
 from tocsin.engine.planner import Planner
 from tocsin.engine.pruner import Pruner
 from tocsin.engine.reports import Reporter
@@ -41,6 +43,7 @@ from tocsin.engine.sweeper import Sweeper
 from tocsin.settings import Settings
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
+from tocsin.store.events import Events
 from tocsin.store.instances import Instances
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.migrate import schema_state
@@ -198,6 +201,15 @@ class Replica:
             limit=settings.drain_timeout,
         )
         self.desk = Desk(self.runners, self.who)
+        self.hearing = Hearing()
+        self.matcher = Matcher(
+            database=self.database,
+            events=Events(clock=clock, who=self.who),
+            hearing=self.hearing,
+            clock=clock,
+            log=log,
+            begins=exchange.on_called,
+        )
         self.planner = Planner(
             database=self.database,
             triggers=self._triggers,
@@ -258,7 +270,7 @@ class Replica:
         stack.push_async_callback(self._drain.write_last_ends)
         await self._start(self.settler)
         stack.push_async_callback(self._finish_work)
-        await self._start(*self.runners, self.planner, self.lookout)
+        await self._start(*self.runners, self.planner, self.matcher, self.lookout)
         stack.push_async_callback(self.close_doors)
 
     async def _rehearse(self) -> None:
@@ -297,7 +309,14 @@ class Replica:
 
     def control(self, actor: str) -> Control:
         """Every operation, where a run that is asked for begins at once if there is a slot for it here."""
-        return Control(database=self.database, clock=self._clock, actor=actor, desk=self.desk)
+        return Control(
+            database=self.database,
+            clock=self._clock,
+            actor=actor,
+            desk=self.desk,
+            hearing=self.hearing,
+            log=self._log,
+        )
 
     def hurry(self) -> None:
         """The drain's present stage ends at once."""
@@ -334,8 +353,8 @@ class Replica:
         self.draining = True
         for runner in (*self.runners, *self._crowd.runners()):
             runner.accepting = False
-        planning = next(loop for loop in self._loops if loop.service is self.planner)
-        await planning.stop()
+        for loop in [loop for loop in self._loops if loop.service in (self.planner, self.matcher)]:
+            await loop.stop()
         self._log.info("hub.draining", in_hand=len(self.hands), limit=self.settings.drain_timeout.total_seconds())
 
     async def _finish_work(self) -> None:

@@ -27,7 +27,10 @@ from tocsin.beside import Beside
 from tocsin.clock import SystemClock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, DatabaseUnavailable, Refused, SchemaMismatch, StoreError
-from tocsin.edges.http.health import Listener, bound, url_of
+from tocsin.edges.http.front import Front
+from tocsin.edges.http.health import Health
+from tocsin.edges.http.hosting import ensure_key, hosted_api
+from tocsin.edges.http.listener import Listener, bound, url_of
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
@@ -90,11 +93,17 @@ View = Callable[[Running], AbstractAsyncContextManager[object]]
 
 
 class Process:
-    """One replica with everything around it; ``run`` returns when it has drained."""
+    """One replica with everything around it; ``run`` returns when it has drained.
 
-    def __init__(self, order: Order, *, log: Log, view: View | None = None) -> None:
+    tell: takes a line that is for a person alone, and never for the log.
+    """
+
+    def __init__(
+        self, order: Order, *, log: Log, view: View | None = None, tell: Callable[[str], None] = print
+    ) -> None:
         self._order = order
         self._log = log
+        self._tell = tell
         self._view: View = view or (lambda _running: nullcontext())
         self._leave = asyncio.Event()
         self._replica: Replica | None = None
@@ -124,13 +133,14 @@ class Process:
         settings = self._order.settings
         self._warn_early()
         async with AsyncExitStack() as stack:
-            listener = Listener(sock, version=__version__, readiness=self._why_unready)
-            await stack.enter_async_context(listener)
+            front = Front(Health(__version__, self._why_unready), log=self._log)
+            await stack.enter_async_context(Listener(sock, front))
             dsn, label = await self._database(stack)
             database = Database(dsn, pooler=settings.pooled, size=2)
             stack.push_async_callback(database.close)
             control = Control(database=database, clock=SystemClock(), actor=f"hub:{socket.gethostname()}:{os.getpid()}")
             await self._prepare(dsn, database, control)
+            await ensure_key(control, settings, may_make=self._order.whole, tell=self._tell)
             replica = Replica(
                 dsn=dsn,
                 settings=settings,
@@ -149,7 +159,12 @@ class Process:
                 lasts=self._order.lasts,
             )
             async with self._view(running):
-                async with replica, self._agents(replica) as address, self._beside(address):
+                async with (
+                    replica,
+                    self._agents(replica) as address,
+                    self._beside(address),
+                    hosted_api(front, dsn=dsn, replica=replica, log=self._log),
+                ):
                     self._replica = replica
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)
                     await self._until_asked()

@@ -124,6 +124,11 @@ class Settings(BaseSettings):
         return self.grpc_bind is None or is_loopback(self.grpc_bind.rpartition(":")[0])
 
     @property
+    def is_http_local(self) -> bool:
+        """Whether only processes of this host can reach the HTTP port."""
+        return is_loopback(self.http_bind.rpartition(":")[0])
+
+    @property
     def pooled(self) -> bool:
         return self.db_pooler == "transaction"
 

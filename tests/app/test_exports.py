@@ -23,6 +23,7 @@ PUBLIC = [
     "every",
     "load_app",
     "next_after",
+    "on_event",
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from tocsin import Hub, Run, at, cron, every
+from tocsin import Hub, Run, at, cron, every, on_event
 from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.errors import BadInput, InvalidApp, PayloadTooLarge
 from tocsin.domain.trigger import CatchUp, Overlap
@@ -173,3 +173,16 @@ def test_each_kind_of_agent_has_its_executor() -> None:
         (InProcess, "inprocess", ["digest"], 4),
         (Command, "command", ["backup"], 4),
     ]
+
+
+def test_an_event_rule_stands_in_the_schedules_place_and_drops_nothing_by_itself() -> None:
+    hub = Hub()
+    hub.agent(digest)
+    rule = on_event("push", where="data.n", debounce="5s")
+    hub.trigger("on-push", digest, rule)
+    hub.trigger("on-push-too", digest, rule, overlap="skip")
+    one, other = hub.build().triggers
+    assert (one.schedule, one.event, one.overlap) == (None, rule, Overlap.QUEUE_ALL)
+    assert other.overlap is Overlap.SKIP
+    assert "on_event(…, input=…)" in refusal(lambda: hub.trigger("x", digest, rule, input=1))
+    assert "on_event(…)" in refusal(lambda: hub.trigger("x", digest, cast(Any, "push")))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tocsin import cron, every, load_app
+from tocsin import cron, every, load_app, on_event
 from tocsin.domain.errors import InvalidApp
 from tocsin.domain.rules import At, Cron, Every, ExceptCron, ExceptDates
 from tocsin.domain.schedule import Schedule
+from tocsin.domain.trigger import Overlap
 
 APP = """
 from tocsin import Hub, every
@@ -392,3 +393,35 @@ def test_a_toml_input_over_the_bound_is_a_fault() -> None:
 def test_a_file_that_is_not_even_readable_is_told_in_one_line(content: bytes, said: str) -> None:
     Path("app.toml").write_bytes(content)
     assert fault("app.toml").startswith(said)
+
+
+ON_EVENT = """
+[agents.a]
+command = ["true"]
+[triggers.t]
+agent = "a"
+on_event = {options}
+"""
+
+
+def test_a_toml_trigger_is_called_by_events() -> None:
+    options = '{ type = "push", where = "data.n > `1`", batch = "5s", batch_size = 5, per = "subject" }'
+    (trigger,) = load_app(write("app.toml", ON_EVENT.replace("{options}", options))).triggers
+    assert trigger.event == on_event("push", where="data.n > `1`", batch="5s", batch_size=5, per="subject")
+    assert trigger.overlap is Overlap.QUEUE_ALL
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ('"push"', "triggers.t.on_event: must be a table"),
+        ("{}", "triggers.t.on_event.type: is missing"),
+        ('{ type = "x", were = "a" }', "triggers.t.on_event.were: is unknown; did you mean 'where'?"),
+        ('{ type = "x", where = "data[" }', "triggers.t.on_event: where 'data[': "),
+        ('{ type = "x", debounce = "soon" }', "triggers.t.on_event: debounce: 'soon': must be"),
+        ('{ type = "x" }\ncron = "* * * * *"', "triggers.t.cron: does not go with on_event"),
+        ('{ type = "x" }\ninput = 5', "triggers.t.input: does not go with on_event"),
+    ],
+)
+def test_a_fault_of_an_event_rule_is_told_at_its_key(options: str, said: str) -> None:
+    assert said in fault(write("app.toml", ON_EVENT.replace("{options}", options)))

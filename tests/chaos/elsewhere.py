@@ -67,7 +67,7 @@ class Elsewhere:
         agents = {side: list(elsewhere.build("chaos").functions) for side in SIDES}
         agents["played"] = list(scripted.build("chaos").functions)
         for name, served in agents.items():
-            self.keys[name] = await control.roster.create_key(name, served)
+            self.keys[name] = (await control.keys.create(name, agents=served))["key"]
         for side, members in self.halves.items():
             for address in self.addresses:
                 self.roads[side].append(await self._stack.enter_async_context(Port(address)))

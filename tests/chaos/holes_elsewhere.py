@@ -5,7 +5,7 @@ from typing import Final
 
 from tests.chaos.hole import Hole, put, statements
 from tocsin.edges.grpc.door import Door
-from tocsin.engine.roster import digest_of
+from tocsin.engine.keys import digest_of
 from tocsin.sdk.link import Link
 from tocsin.testing import holes
 
@@ -14,7 +14,7 @@ def _every_door_open() -> None:
     """Whoever has some key may serve any agent."""
 
     async def let_in(self: Door, authorization: str, agents: Sequence[str]) -> str | None:
-        _, name, _ = await self.rows.find_key(digest_of(authorization.partition(" ")[2].strip()))
+        _, name, _ = await self.rows.of_agent(digest_of(authorization.partition(" ")[2].strip()))
         return name
 
     put(Door, "let_in", let_in)

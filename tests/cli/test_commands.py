@@ -83,9 +83,9 @@ def test_a_trigger_is_added_edited_and_deleted(declared: Tocsin) -> None:
     edited = declared("trigger", "edit", "mine", "--cron", "30 9 * * *", "--json").objects[0]
     assert edited["version"] == 2
     assert edited["input"] == {"name": "x"}
-    assert edited["rules"]["rules"] == [{"cron": "30 9 * * *"}]
+    assert edited["schedule"]["rules"] == [{"cron": "30 9 * * *"}]
     moved = declared("trigger", "edit", "mine", "--tz", "Asia/Tokyo", "--json").objects[0]
-    assert moved["rules"]["rules"] == [{"cron": "30 9 * * *", "tz": "Asia/Tokyo"}]
+    assert moved["schedule"]["rules"] == [{"cron": "30 9 * * *", "tz": "Asia/Tokyo"}]
     assert declared("trigger", "edit", "mine", "--priority", "9", "--if-version", "1").code == 1
     assert declared("trigger", "delete", "mine", "--json").objects[0]["deleted"] is True
     assert declared("trigger", "show", "mine").code == 1
@@ -111,6 +111,22 @@ def test_a_change_is_told_in_one_line(declared: Tocsin) -> None:
     assert row[1:3] == ["paused", "–"]
     assert declared("trigger", "resume", "yearly").out.startswith("yearly is resumed: ")
     assert declared("trigger", "add", "mine", "--agent", "greet").out.startswith("mine is added: fired by hand")
+
+
+def test_a_trigger_that_listens_is_added_shown_and_given_a_schedule(declared: Tocsin) -> None:
+    added = declared("trigger", "add", "mine", "--agent", "greet", "--on-event", "com.github.*")
+    assert added.out == "mine is added: on com.github.*\n"
+    rule = '{"type": "order.paid", "where": "data.n > `1`", "debounce": "5s"}'
+    edited = declared("trigger", "edit", "mine", "--on-event", rule, "--json").objects[0]
+    assert (edited["status"], edited["event_text"]) == ("listening", "on order.paid where data.n > `1` debounce 5s")
+    assert edited["policy"]["overlap"] == "queue_all"
+    assert "order.paid" in declared("trigger", "list").out
+    assert "on order.paid where" in declared("trigger", "show", "mine").out
+    assert "It runs when an event comes" in declared("trigger", "why", "mine").out
+    moved = declared("trigger", "edit", "mine", "--cron", "0 9 * * *", "--json").objects[0]
+    assert (moved["status"], moved["event"], moved["event_text"]) == ("armed", None, None)
+    assert declared("trigger", "edit", "mine", "--on-event", "x", "--json").objects[0]["schedule"] is None
+    assert declared("trigger", "edit", "mine", "--on-event", "{}", "--json").objects[0]["status"] == "manual"
 
 
 def test_a_row_is_a_line_and_a_cut_listing_says_so(declared: Tocsin) -> None:
@@ -242,6 +258,9 @@ def test_the_load_ahead_is_forecast(declared: Tocsin) -> None:
         (["trigger", "add", "x y", "--agent", "greet"], 2, ["'x y'"]),
         (["trigger", "add", "yearly", "--agent", "greet"], 1, ["exists already", "tocsin trigger edit yearly"]),
         (["trigger", "add", "x", "--agent", "greet", "--overlap", "maybe"], 2, ["overlap", "'maybe'"]),
+        (["trigger", "add", "x", "--agent", "greet", "--on-event", '{"type": 5}'], 2, ["type 5"]),
+        (["trigger", "add", "x", "--agent", "greet", "--on-event", "{"], 2, ["--on-event", "JSON"]),
+        (["trigger", "add", "x", "--agent", "greet", "--on-event", '{"type": "a", "were": "b"}'], 2, ["were"]),
         (["trigger", "edit", "yearly"], 2, ["nothing to change"]),
         (["trigger", "edit", "yearly", "--priority", "11"], 2, ["priority"]),
         (["trigger", "edit", "yearly", "--agent", "gret"], 1, ["no agent 'gret'", "did you mean 'greet'"]),

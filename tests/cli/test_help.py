@@ -12,6 +12,7 @@ from tests.cli.conftest import Answer
 HEAVY = (
     "asyncio",
     "asyncpg",
+    "fastapi",
     "pydantic",
     "pydantic_settings",
     "rich",
@@ -45,7 +46,7 @@ def test_help_is_there_at_once(process: Tocsin) -> None:
     assert min(times) < 0.6
 
 
-@pytest.mark.parametrize("words", [[], ["trigger"], ["run"], ["agent"], ["replica"], ["import"]])
+@pytest.mark.parametrize("words", [[], ["trigger"], ["run"], ["agent"], ["replica"], ["key"], ["import"]])
 def test_no_summary_of_a_command_is_cut_short(tocsin: Tocsin, words: list[str]) -> None:
     assert "..." not in tocsin(*words, "--help").out.partition("Commands:")[2]
 

@@ -29,7 +29,7 @@ async def refused(address: str, *, key: str | None = None, agent: str = "agent")
 
 async def test_a_key_lets_in_for_its_own_agents_only(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t"), agents=["agent", "billing"]) as control, a_hub(dsn) as hub:
-        key = await control.roster.create_key("digests", ["agent"])
+        key = (await control.keys.create("digests", agents=["agent"]))["key"]
         async with Process(hub.address, key=key) as process:
             await process.hello()
             assert (await control.roster.instance(process.id))["key"] == "digests"
@@ -40,22 +40,22 @@ async def test_a_key_lets_in_for_its_own_agents_only(dsn: str) -> None:
 
 async def test_once_there_is_a_key_nobody_comes_in_without_one(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub:
-        await control.roster.create_key("all", ["*"])
+        await control.keys.create("all", agents=["*"])
         assert (await refused(hub.address))[0] is grpc.StatusCode.UNAUTHENTICATED
         assert (await refused(hub.address, key="tocsin_guessed"))[0] is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_revoked_key_opens_nothing(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub:
-        key = await control.roster.create_key("old", ["*"])
-        await control.roster.create_key("new", ["*"])
-        await control.roster.revoke_key("old")
+        key = (await control.keys.create("old", agents=["*"]))["key"]
+        await control.keys.create("new", agents=["*"])
+        await control.keys.revoke("old")
         assert (await refused(hub.address, key=key))[0] is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_another_key_cannot_take_over_a_process_and_its_runs(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t"), agents=["agent", "billing"]) as control, a_hub(dsn) as hub:
-        ours, theirs = await control.roster.create_key("a", ["*"]), await control.roster.create_key("b", ["*"])
+        ours, theirs = [(await control.keys.create(name, agents=["*"]))["key"] for name in "ab"]
         async with Process(hub.address, key=ours) as process:
             welcome = await process.hello()
             await process.credit(1)
@@ -72,14 +72,14 @@ async def test_another_key_cannot_take_over_a_process_and_its_runs(dsn: str) -> 
 
 async def test_keys_are_named_once_and_told_once(dsn: str) -> None:
     async with a_control(dsn) as control:
-        key = await control.roster.create_key("k", ["agent"])
+        key = (await control.keys.create("k", agents=["agent"]))["key"]
         with pytest.raises(Conflict, match="'k' exists"):
-            await control.roster.create_key("k", ["agent"])
-        with pytest.raises(BadInput, match="name the agents"):
-            await control.roster.create_key("l", [])
+            await control.keys.create("k", agents=["agent"])
+        with pytest.raises(BadInput, match="say what it is for"):
+            await control.keys.create("l", agents=[])
         with pytest.raises(NotFound):
-            await control.roster.revoke_key("m")
-        (shown,) = await control.roster.keys()
+            await control.keys.revoke("m")
+        (shown,) = await control.keys.all()
         assert key not in str(shown)
 
 

@@ -1,10 +1,11 @@
-"""A key that is revoked ends the streams that it let in, everywhere, and nothing else."""
+"""A key that is revoked or expires ends the streams that it let in, everywhere, and nothing else."""
 
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import grpc
 import pytest
 
@@ -25,7 +26,7 @@ async def a_keyed(stack: AsyncExitStack, hub: Hub, key: str | None, **hello: Any
 
 
 async def keys(control: Control, *names: str) -> list[str]:
-    return [await control.roster.create_key(name, ["*"]) for name in names]
+    return [(await control.keys.create(name, agents=["*"]))["key"] for name in names]
 
 
 async def test_who_is_connected_is_shown_out_at_every_replica_and_the_others_stay(dsn: str) -> None:
@@ -35,7 +36,7 @@ async def test_who_is_connected_is_shown_out_at_every_replica_and_the_others_sta
         old, new = await keys(control, "old", "new")
         here, there = [await a_keyed(stack, hub, old, beats=False) for hub in (first, second)]
         other = await a_keyed(stack, first, new)
-        await control.roster.revoke_key("old")
+        await control.keys.revoke("old")
         for process in (here, there):
             async with asyncio.timeout(SOON):
                 assert await process.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -54,9 +55,24 @@ async def test_where_no_hints_arrive_the_beats_find_it(dsn: str) -> None:
         old, new = await keys(control, "old", "new")
         silent = await a_keyed(stack, hub, old, beats=False)
         await a_keyed(stack, hub, new)
-        await control.roster.revoke_key("old")
+        await control.keys.revoke("old")
         async with asyncio.timeout(SOON):
             assert await silent.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_key_that_expires_ends_them_too(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(a_hub(dsn))
+        old, new = await keys(control, "old", "new")
+        silent = await a_keyed(stack, hub, old, beats=False)
+        other = await a_keyed(stack, hub, new)
+        admin = await asyncpg.connect(dsn)
+        await admin.execute("UPDATE tocsin.keys SET expires_at = now() WHERE name = 'old'")
+        await admin.close()
+        async with asyncio.timeout(SOON):
+            assert await silent.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "has expired" in await silent.call.details()
+        assert not other.call.done()
 
 
 async def test_its_runs_wait_until_it_has_stopped_them_by_itself(dsn: str) -> None:
@@ -70,7 +86,7 @@ async def test_its_runs_wait_until_it_has_stopped_them_by_itself(dsn: str) -> No
         (run,) = await process.assigned()
         heir = await a_keyed(stack, hub, new)
         await heir.credit(1)
-        await control.roster.revoke_key("old")
+        await control.keys.revoke("old")
         await eventually(lambda: hub.log.count("instance.disconnected"), within=SOON)
         shown = await control.run(UUID(run.run_id))
         assert (shown["state"], shown["fence"]) == ("running", 1)

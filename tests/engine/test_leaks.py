@@ -19,12 +19,16 @@ from tests.engine.building import (
     an_app,
     eventually,
 )
-from tocsin import cron
+from tocsin import cron, on_event
+from tocsin.domain.event import Event
 from tocsin.domain.run import Succeeded
+from tocsin.engine.hearing import Hearing
 from tocsin.engine.keeper import Keeper
 from tocsin.engine.lookout import Lookout
+from tocsin.engine.matcher import Matcher
 from tocsin.engine.pruner import Pruner
 from tocsin.store.database import Database
+from tocsin.store.events import Events
 from tocsin.store.leases import Leases
 from tocsin.store.retention import Retention
 from tocsin.store.signals import Signals
@@ -318,7 +322,36 @@ async def test_a_pruners_step(world: World, peer: Peer) -> None:
     assert await broken_everywhere(world, prepare, world.database) >= 4
 
 
-@pytest.mark.parametrize("operation", ["declare", "pause", "resume", "edit", "fire", "backfill", "delete", "why"])
+async def test_a_matchers_step(world: World, peer: Peer) -> None:
+    await world.declare(a_trigger("e", event=on_event("push")), a_trigger("w", event=on_event("push", batch="1h")))
+    matcher = Matcher(
+        database=world.database,
+        events=Events(clock=world.clock, who=peer.who),
+        hearing=Hearing(),
+        clock=world.clock,
+        log=peer.log,
+    )
+    number = 0
+
+    async def prepare() -> Coroutine[Any, Any, Any]:
+        nonlocal number
+        number += 1
+        await world.value("SELECT tocsin.emit('push', 'x', NULL, $1)", str(number))
+        return matcher.run_once()
+
+    assert await broken_everywhere(world, prepare, world.database) >= 8
+    while await matcher.run_once():
+        pass
+    plain = "SELECT count(*) FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id WHERE t.name = 'e'"
+    assert await world.value(plain) == number
+    gathered = await world.value("SELECT sum(jsonb_array_length(input)) FROM tocsin.runs WHERE input::text LIKE '[%'")
+    assert gathered == number
+
+
+OPERATIONS: Final = ("declare", "pause", "resume", "edit", "fire", "emit", "backfill", "delete", "why")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
 async def test_an_operation(world: World, peer: Peer, operation: str) -> None:
     control = world.control
     number = 0
@@ -329,6 +362,8 @@ async def test_an_operation(world: World, peer: Peer, operation: str) -> None:
         name = f"x{number}"
         if operation != "declare":
             await control.declare(an_app(a_trigger(name, MINUTELY)))
+        if operation == "emit" and number == 1:
+            await control.add_trigger(a_trigger("e", event=on_event("push", debounce="5s")))
         if operation == "resume":
             await control.pause(name)
             world.clock.turn(MINUTE)
@@ -339,6 +374,7 @@ async def test_an_operation(world: World, peer: Peer, operation: str) -> None:
             "resume": lambda: control.resume(name),
             "edit": lambda: control.edit_trigger(name, lambda spec: spec),
             "fire": lambda: control.fire(name),
+            "emit": lambda: control.emit([Event(id=name, source="x", type="push")]),
             "backfill": lambda: control.backfill(name, now - 2 * MINUTE, now),
             "delete": lambda: control.delete_trigger(name),
             "why": lambda: control.why(name),

@@ -363,7 +363,7 @@ async def test_what_it_cannot_end_in_time_it_gives_back(dsn: str, agent: Any) ->
 
 async def test_its_key_lets_it_in_and_a_wrong_one_ends_it(dsn: str, agent: Any) -> None:
     async with control_of(dsn, echo()) as control, a_hub(dsn) as hub:
-        key = await control.roster.create_key("javascript", ["echo", "slow"])
+        key = (await control.keys.create("javascript", agents=["echo", "slow"]))["key"]
         async with agent(hub.address, key="wrong") as stranger:
             assert await stranger.exit_code() == REFUSED
             await stranger.says("UNAUTHENTICATED")

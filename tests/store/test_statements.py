@@ -17,19 +17,20 @@ from tocsin.store.statements import bind, load, parse
 SOURCE: Final = Path(tocsin.__file__).parent
 RUNS: Final = 200_000
 TRIGGERS: Final = 50_000
-GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences"}
+EVENTS: Final = 50_000
+GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events"}
 
 #: Hot block → the indexes by which it reaches the large tables.
 HOT: Final[dict[str, set[str]]] = {
     "claim": {"runs_ready", "runs_scope_held", "runs_pkey"},
     "claim_plain": {"runs_ready", "runs_pkey"},
-    "settle": {"runs_pkey", "past_transitions_pkey"},
-    "settle_plain": {"runs_pkey"},
+    "settle": {"runs_pkey", "past_transitions_pkey", "triggers_hearing"},
+    "settle_plain": {"runs_pkey", "triggers_hearing"},
     "report": {"runs_pkey"},
     "materialise": {"triggers_pkey"},
     "lock_due": {"triggers_wake"},
     "next_wake": {"triggers_wake"},
-    "look": {"triggers_wake", "runs_ready", "runs_running", "runs_cancelling", "triggers_waiting"},
+    "look": {"triggers_wake", "runs_ready", "runs_running", "runs_cancelling", "triggers_waiting", "events_unmatched"},
     "renew": {"runs_pkey", "leases_pkey"},
     "sweep": {"runs_running"},
     "strays": {"runs_running"},
@@ -38,10 +39,19 @@ HOT: Final[dict[str, set[str]]] = {
     "lock_waiting": {"triggers_waiting", "occurrences_instant", "runs_pkey"},
     "rearm": set(),
     "enqueue": {"occurrences_key", "triggers_pkey"},
+    "insert_events": set(),
+    "take_events": {"events_unmatched"},
+    "mark_events": {"events_pkey"},
+    "list_listening": {"triggers_listening"},
+    "hold_listening": {"triggers_listening"},
+    "hold_window_runs": {"runs_pkey"},
+    "fire_events": {"triggers_listening", "runs_pkey", "occurrences_key"},
+    "prune_events": {"events_received", "events_pkey"},
     "prune_runs": {"runs_pkey", "past_transitions_pkey", "occurrences_instant", "occurrences_key"},
     "get_trigger": {"triggers_name"},
     "lock_named": {"triggers_name"},
     "withdraw": {"runs_queued"},
+    "list_runs": {"runs_pkey"},
     "why": {"occurrences_instant", "occurrences_key", "runs_pkey"},
 }
 
@@ -55,6 +65,7 @@ REACHED_BY: Final = {
     "runs_scope_held": ["scope"],
     "runs_scope_waiting": ["scope"],
     "triggers_pkey": ["id"],
+    "events_pkey": ["source", "id"],
     "past_transitions_pkey": ["run_id"],
 }
 
@@ -81,7 +92,9 @@ SELECT gen_random_uuid(), t.ids[1 + n % {TRIGGERS}], 1, 'agent-' || n % 20, 'sch
 INSERT INTO tocsin.past_transitions (run_id, seq, from_state, to_state, attempt, fence, actor, at)
 SELECT id, 2, 'queued', 'running', 1, 1, 'x', now() FROM tocsin.runs;
 INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
-SELECT trigger_id, nominal_at, k.key, id FROM tocsin.runs CROSS JOIN LATERAL (VALUES (NULL), (id::text)) AS k (key)
+SELECT trigger_id, nominal_at, k.key, id FROM tocsin.runs CROSS JOIN LATERAL (VALUES (NULL), (id::text)) AS k (key);
+INSERT INTO tocsin.events (source, id, type, data, received_at, matched_at)
+SELECT 'https://shop/' || n % 10, n::text, 'order.paid', '{{}}', now(), now() FROM generate_series(1, {EVENTS}) n
 """
 
 
@@ -152,7 +165,7 @@ async def full(server: Server, template: str) -> AsyncIterator["asyncpg.Connecti
     async with server.database(template) as dsn:
         connection = await asyncpg.connect(dsn, server_settings=session_settings("test", pooler=False))
         try:
-            for table in ("agents", "triggers", "runs", "past_transitions"):
+            for table in ("agents", "triggers", "runs", "past_transitions", "events"):
                 await connection.execute(f"ALTER TABLE tocsin.{table} SET (autovacuum_enabled = off)")
             await connection.execute(FILL)
             yield connection
@@ -205,6 +218,17 @@ async def test_hot_blocks_keep_to_their_indexes_once_all_is_analysed(
 ) -> None:
     await full.execute("ANALYZE")
     await check_hot_blocks(full)
+
+
+@pytest.mark.parametrize("name", ["list_runs", "list_triggers"])
+@pytest.mark.parametrize("is_analysed", [False, True])
+async def test_a_page_is_walked_in_order_and_not_collected(
+    full: "asyncpg.Connection[asyncpg.Record]", name: str, is_analysed: bool
+) -> None:
+    if is_analysed:
+        await full.execute("ANALYZE")
+    nodes = await plan_of(full, name)
+    assert not {node["Node Type"] for node in nodes} & {"Sort", "Incremental Sort", "Bitmap Heap Scan", "Seq Scan"}
 
 
 @pytest.mark.parametrize("name", ["settle", "settle_plain", "report"])

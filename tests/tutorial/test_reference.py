@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tocsin import load_app
 from tocsin.cli import exits
 from tocsin.cli.program import program
 from tocsin.domain.duration import format_duration
+from tocsin.domain.event_rule import OPTIONS as EVENT_OPTIONS
 from tocsin.domain.run import TERMINAL, TRANSITIONS, RunState, SkipReason
 from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS
 from tocsin.settings import PREFIX, Settings, read_hub_table
@@ -66,8 +67,11 @@ def test_every_event_stands_in_the_reference_with_its_level() -> None:
     assert {row[0].strip("`"): row[1] for row in rows_of("reference/events.md")} == events()
 
 
-@pytest.mark.parametrize(("after", "options"), [("## Agents", AGENT_OPTIONS), ("## Triggers", TRIGGER_OPTIONS)])
-def test_every_option_of_an_app_stands_in_the_reference(after: str, options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("after", "options"),
+    [("## Agents", AGENT_OPTIONS), ("## Triggers", TRIGGER_OPTIONS), ("## Events", EVENT_OPTIONS)],
+)
+def test_every_option_of_an_app_stands_in_the_reference(after: str, options: Iterable[str]) -> None:
     assert [row[0].strip("`") for row in rows_of("reference/app.md", after=after)] == list(options)
 
 

@@ -1,4 +1,4 @@
-"""``tocsin instance``: which processes run agents elsewhere, and how they are. ``tocsin key``: who may."""
+"""``tocsin instance``: which processes run agents elsewhere, and how they are."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,21 +9,11 @@ from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
 
-Name = Annotated[str, typer.Argument(help="The key's name.")]
-
 
 def commands() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     app.command("list")(list_instances)
     app.command("show")(show)
-    return app
-
-
-def key_commands() -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-    app.command("create")(create)
-    app.command("list")(list_keys)
-    app.command("revoke")(revoke)
     return app
 
 
@@ -85,60 +75,6 @@ async def _show(name: str, json: bool) -> None:
         ],
         empty="it runs nothing",
     )
-
-
-def create(
-    name: Name,
-    agents: Annotated[
-        list[str], typer.Option("--agent", "-a", help="An agent that it is for; several times, or '*' for all.")
-    ],
-) -> None:
-    """A new key for agent processes. It is shown once: hand it over as TOCSIN_AGENT_KEY."""
-    run_async(_create(name, agents))
-
-
-async def _create(name: str, agents: list[str]) -> None:
-    async with opened() as control:
-        typer.echo(await control.roster.create_key(name, agents))
-
-
-def list_keys(json: JsonFlag = False) -> None:
-    """Keys by name, with the agents that they are for."""
-    run_async(_list_keys(json))
-
-
-async def _list_keys(json: bool) -> None:
-    async with opened() as control:
-        rows = await control.roster.keys()
-        now = await control.now()
-    if json:
-        for row in rows:
-            emit(row)
-        return
-    print_table(
-        ["key", "state", "created", "agents"],
-        [
-            (
-                row["name"],
-                "valid" if row["revoked_at"] is None else f"revoked {instant(row['revoked_at'], now)}",
-                instant(row["created_at"], now),
-                ", ".join(row["agents"]),
-            )
-            for row in rows
-        ],
-        empty="there is no key: processes of this host need none; `tocsin key create` makes one",
-    )
-
-
-def revoke(name: Name) -> None:
-    """The key lets nobody in any more."""
-    run_async(_revoke(name))
-
-
-async def _revoke(name: str) -> None:
-    async with opened() as control:
-        await control.roster.revoke_key(name)
-    typer.echo(f"key {name} is revoked")
 
 
 def _shown(value: Any, now: datetime) -> Any:

@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
+
+from tocsin.domain.jsonable import jsonable
 
 #: The zones of a listing's instants are always UTC, so the hour is enough beside how long ago it was.
 _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
@@ -21,6 +23,7 @@ STATE_COLOURS: Final = {
     "broken": "red",
     "ended": "bright_black",
     "manual": "blue",
+    "listening": "cyan",
     "ok": "green",
     "warn": "yellow",
     "fail": "red",
@@ -32,26 +35,9 @@ def emit(value: Mapping[str, Any]) -> None:
     """One line of JSON; instants in UTC with Z, lengths of time in seconds."""
     import msgspec  # noqa: PLC0415
 
-    sys.stdout.write(msgspec.json.encode(plain(value)).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(jsonable(value)).decode() + "\n")
     # Whoever reads through a pipe reads as it happens: a watch would be silent until its buffer is full.
     sys.stdout.flush()
-
-
-def plain(value: Any) -> Any:
-    """The value with only what JSON has forms for, and instants in UTC."""
-    match value:
-        case datetime():
-            return value.astimezone(UTC)
-        case timedelta():
-            return value.total_seconds()
-        case Mapping():
-            return {str(key): plain(part) for key, part in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [plain(part) for part in value]
-        case None | bool() | int() | float() | str():
-            return value
-        case _:
-            return str(value)
 
 
 def console(width: int | None = None) -> Any:
@@ -180,5 +166,5 @@ def compact(value: Any, limit: int = 60) -> str:
     """JSON on one line, cut where it is long."""
     import msgspec  # noqa: PLC0415
 
-    text = msgspec.json.encode(plain(value)).decode()
+    text = msgspec.json.encode(jsonable(value)).decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -132,12 +132,13 @@ def _processed(order: "Order", log: "Log", view: "View | None") -> "Ended":
     """The process has run to its end. An event loop with a task that ignores being cancelled is left open."""
     from asyncio import Runner  # noqa: PLC0415
 
+    from tocsin.cli.exits import say  # noqa: PLC0415
     from tocsin.serve import Process  # noqa: PLC0415
 
     runner = Runner()
     stuck = 0
     try:
-        ended = runner.run(Process(order, log=log, view=view).run())
+        ended = runner.run(Process(order, log=log, view=view, tell=say).run())
         stuck = ended.stuck
         return ended
     finally:

@@ -12,7 +12,7 @@ from tocsin.cli.agents import commands as agent_commands
 from tocsin.cli.crontab import commands as import_commands
 from tocsin.cli.exits import DONE, INTERRUPTED, REFUSED, code_of, lines_of, say
 from tocsin.cli.instances import commands as instance_commands
-from tocsin.cli.instances import key_commands
+from tocsin.cli.keys import commands as key_commands
 from tocsin.cli.process import add_to as add_processes
 from tocsin.cli.replicas import commands as replica_commands
 from tocsin.cli.runs import commands as run_commands
@@ -22,7 +22,7 @@ from tocsin.cli.work import add_to as add_work
 from tocsin.domain.errors import TocsinError
 from tocsin.version import __version__
 
-OF_A_HUB: Final = {"asyncpg", "uvicorn", "grpc", "grpc_health", "grpc_reflection", "google"}
+OF_A_HUB: Final = {"asyncpg", "fastapi", "uvicorn", "grpc", "grpc_health", "grpc_reflection", "google"}
 """Modules of the extra ``hub``."""
 
 HELP = "Rings every agent on time, exactly once, and keeps watch over the run until it is over."
@@ -48,7 +48,7 @@ def program() -> typer.Typer:
     app.add_typer(agent_commands(), name="agent", help="Agents: what can be called.")
     app.add_typer(replica_commands(), name="replica", help="Replicas: which hubs are there.")
     app.add_typer(instance_commands(), name="instance", help="Instances: processes that run agents elsewhere.")
-    app.add_typer(key_commands(), name="key", help="Keys: who may connect as an instance.")
+    app.add_typer(key_commands(), name="key", help="Keys: who may do what.")
     app.add_typer(import_commands(), name="import", help="Bring schedules along from elsewhere.")
     return app
 

@@ -1,16 +1,15 @@
 """When things are due: ``next`` for one expression, ``forecast`` for all triggers."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tocsin.cli.connection import opened, run_async
+from tocsin.cli.listing import Row
 from tocsin.cli.output import console, emit, instant, print_table
 from tocsin.domain.errors import BadInput
-
-if TYPE_CHECKING:
-    from tocsin.domain.forecast import Crowd, Forecast
 
 MOST_INSTANTS = 100_000
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
@@ -61,56 +60,38 @@ def forecast(
 
 
 async def _forecast(hours: float, json: bool) -> None:
-    from datetime import timedelta  # noqa: PLC0415
-
-    from tocsin.domain.forecast import Planned  # noqa: PLC0415
-    from tocsin.domain.forecast import forecast as look_ahead  # noqa: PLC0415
-
     async with opened() as control:
-        now = await control.now()
-        planned = [Planned(*scheduled) for scheduled in await control.schedules()]
-    result = look_ahead(planned, now, now + timedelta(hours=hours))
+        found = await control.insight.forecast(hours)
     if json:
-        _emit_forecast(result)
+        _emit_forecast(found)
     else:
-        _print_forecast(result, now)
+        _print_forecast(found)
 
 
-def _emit_forecast(result: "Forecast") -> None:
-    emit(
-        {
-            "kind": "total",
-            "since": result.since,
-            "until": result.until,
-            "triggers": result.triggers,
-            "fires": result.total,
-            "collision_instants": result.collision_instants,
-            "cut": result.cut,
-        }
-    )
-    for minute, count in result.minutes:
-        emit({"kind": "minute", "at": minute, "fires": count})
-    for kind, crowds in (("collision", result.collisions), ("herd", result.herds)):
-        for crowd in crowds:
-            emit({"kind": kind, "at": crowd.at, "fires": crowd.count, "triggers": crowd.names})
+def _emit_forecast(found: Row) -> None:
+    total = ("since", "until", "triggers", "fires", "collision_instants", "cut")
+    emit({"kind": "total", **{name: found[name] for name in total}})
+    for kind, part in (("minute", "minutes"), ("collision", "collisions"), ("herd", "herds")):
+        for row in found[part]:
+            emit({"kind": kind, **row})
 
 
-def _print_forecast(result: "Forecast", now: datetime) -> None:
+def _print_forecast(found: Row) -> None:
     out = console()
     out.print(
-        f"{result.total:,} fires of {result.triggers:,} triggers until {instant(result.until)}, "
-        f"{len(result.minutes):,} minutes have any"
+        f"{found['fires']:,} fires of {found['triggers']:,} triggers until {instant(found['until'])}, "
+        f"{len(found['minutes']):,} minutes have any"
     )
-    if result.cut:
+    cut = found["cut"]
+    if cut:
         out.print(
-            f"at least: {len(result.cut):,} triggers fire too often to be followed to the end "
-            f"({', '.join(result.cut[:3])}{' …' if len(result.cut) > 3 else ''})"
+            f"at least: {len(cut):,} triggers fire too often to be followed to the end "
+            f"({', '.join(cut[:3])}{' …' if len(cut) > 3 else ''})"
         )
-    if not result.total:
+    if not found["fires"]:
         return
-    hours = result.hours()
-    peak = max(count for _, count in hours)
-    shown = [(hour, count) for hour, count in hours if count]
+    peak = max(hour["fires"] for hour in found["hours"])
+    shown = [(hour["at"], hour["fires"]) for hour in found["hours"] if hour["fires"]]
     out.print()
     print_table(
         ["hour (UTC)", "fires", ""],
@@ -120,25 +101,25 @@ def _print_forecast(result: "Forecast", now: datetime) -> None:
     out.print()
     print_table(
         ["busiest minutes", "fires"],
-        [(instant(minute, now), f"{count:,}") for minute, count in result.busiest(5)],
+        [(instant(minute["at"], found["since"]), f"{minute['fires']:,}") for minute in found["busiest"]],
         empty="",
     )
-    _print_crowds("falls together", result.collisions[:5], result.collision_instants)
-    _print_crowds("herds, within a second", result.herds[:5], len(result.herds))
-    if result.herds:
+    _print_crowds("falls together", found["collisions"][:5], found["collision_instants"])
+    _print_crowds("herds, within a second", found["herds"][:5], len(found["herds"]))
+    if found["herds"]:
         out.print('jitter = "30s" on some of these triggers spreads them')
 
 
-def _print_crowds(title: str, crowds: "tuple[Crowd, ...]", count: int) -> None:
+def _print_crowds(title: str, crowds: Sequence[Row], count: int) -> None:
     if crowds:
         console().print()
-        rows = [(instant(crowd.at), crowd.count, _names(crowd)) for crowd in crowds]
+        rows = [(instant(crowd["at"]), crowd["fires"], _names(crowd)) for crowd in crowds]
         print_table([f"{title} ({count:,})", "fires", "triggers"], rows, empty="")
 
 
-def _names(crowd: "Crowd") -> str:
-    more = crowd.count - len(crowd.names)
-    return ", ".join(crowd.names) + (f" and {more} more" if more > 0 else "")
+def _names(crowd: Row) -> str:
+    more = crowd["fires"] - len(crowd["triggers"])
+    return ", ".join(crowd["triggers"]) + (f" and {more} more" if more > 0 else "")
 
 
 def _one_of(field: str, value: str) -> Any:

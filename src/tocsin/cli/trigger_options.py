@@ -12,6 +12,7 @@ import typer
 from tocsin.domain.errors import BadInput, PayloadTooLarge
 
 if TYPE_CHECKING:
+    from tocsin.domain.event_rule import EventRule
     from tocsin.domain.schedule import Schedule
     from tocsin.domain.trigger import CatchUp as CatchUpPolicy
     from tocsin.domain.trigger import TriggerSpec
@@ -22,6 +23,12 @@ Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.
 Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
 At = Annotated[list[str] | None, typer.Option(help="An ISO 8601 instant; may be given again.")]
 Jitter = Annotated[str | None, typer.Option(help="Spread over this length of time.")]
+OnEvent = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE|JSON", help='Events that call it: their type, or {"type": …, "where": …}, or {} for none.'
+    ),
+]
 Input = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="JSON, @FILE, or @- for stdin.")]
 Overlap = Annotated[str | None, typer.Option(help="skip, queue_one, queue_all, cancel_previous or allow.")]
 CatchUp = Annotated[str | None, typer.Option(help="skip, latest or all.")]
@@ -42,6 +49,7 @@ class Changes:
     every: str | None
     at: list[str] | None
     jitter: str | None
+    on_event: str | None
     input: str | None
     overlap: str | None
     catch_up: str | None
@@ -55,15 +63,17 @@ class Changes:
 
     def new(self, name: str) -> "TriggerSpec":
         """Raises: BadInput."""
-        from tocsin.domain.trigger import TriggerSpec  # noqa: PLC0415
+        from tocsin.domain.trigger import TriggerSpec, default_overlap  # noqa: PLC0415
 
-        return self.applied(TriggerSpec(name=name, agent=self.agent or ""))
+        spec = self.applied(TriggerSpec(name=name, agent=self.agent or ""))
+        return spec if self.overlap is not None else replace(spec, overlap=default_overlap(spec.event))
 
     def applied(self, spec: "TriggerSpec") -> "TriggerSpec":
         """The trigger with these changes.
 
         Raises: BadInput.
         """
+        from tocsin.domain.trigger import called_by  # noqa: PLC0415
         from tocsin.options import TRIGGER_OPTIONS, options_of  # noqa: PLC0415
 
         policy = {name: getattr(self, name) for name in POLICY_OPTIONS if getattr(self, name) is not None}
@@ -72,9 +82,11 @@ class Changes:
             changes["agent"] = self.agent
         if self.input is not None:
             changes["input"] = read_input(self.input)
+        if self.on_event is not None:
+            changes |= {"event": read_event_rule(self.on_event), "schedule": None}
         if any(getattr(self, name) for name in SCHEDULE_OPTIONS):
             changes["schedule"] = self._schedule(spec.schedule)
-        return replace(spec, **changes)
+        return replace(spec, **called_by(changes))
 
     def _schedule(self, now: "Schedule | None") -> "Schedule":
         """New rules replace the old ones; bounds and exceptions stay."""
@@ -99,6 +111,24 @@ class Changes:
             raise BadInput("--tz is for --cron: every and at have no zone")
         built = schedules.Schedule(tuple(rules)) if now is None else replace(now, rules=tuple(rules))
         return built if self.jitter is None else replace(built, jitter=parse_duration(self.jitter))
+
+
+def read_event_rule(text: str) -> "EventRule | None":
+    """The rule of an option: a type by itself, or the options of ``on_event`` as JSON; an empty one is none.
+
+    Raises: BadInput.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from tocsin.domain.event_rule import on_event, read_rule  # noqa: PLC0415
+
+    if not text.lstrip().startswith("{"):
+        return on_event(text)
+    try:
+        given = msgspec.json.decode(text.encode(errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"--on-event: is not JSON: {error}") from None
+    return read_rule(given) if given else None
 
 
 def read_input(text: str | None) -> Any:

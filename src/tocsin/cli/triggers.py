@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from tocsin.cli.trigger_runs import backfill, fire, why
 
 if TYPE_CHECKING:
     from tocsin.engine.control import Control
+
+IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event"}
+"""What a person is shown of fields that have a form besides."""
 
 
 def commands() -> typer.Typer:
@@ -63,7 +66,7 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
                 row["status"],
                 instant(row["next_at"], now) if row["status"] not in ("broken", "paused") else "–",
                 row["agent"],
-                row["broken_reason"] or row["schedule"] or "by hand",
+                row["broken_reason"] or row["schedule_text"] or row["event_text"] or "by hand",
             )
             for row in rows
         ],
@@ -105,9 +108,15 @@ def _tell_edited(row: Row, now: datetime) -> None:
 
 def _tell_paused(row: Row, now: datetime) -> None:
     typer.echo(
-        f"{row['name']} is paused since {instant(row['paused_at'], now)} for: {', '.join(row['paused'])}; "
+        f"{row['name']} is paused since {instant(row['paused_at'], now)} "
+        f"for: {', '.join(_until(reason, row, now) for reason in row['paused'])}; "
         "runs in hand go on"
     )
+
+
+def _until(reason: str, row: Row, now: datetime) -> str:
+    end = row["paused_until"].get(reason)
+    return reason if end is None else f"{reason} until {instant(end, now)}"
 
 
 def _tell_resumed(row: Row, now: datetime) -> None:
@@ -121,11 +130,13 @@ def _rhythm(row: Row, now: datetime) -> str:
     """Its schedule, and what comes next."""
     if row["status"] == "broken":
         return f"broken, {row['broken_reason']}"
-    if row["schedule"] is None:
+    if row["event_text"] is not None:
+        return f"{row['event_text']}{', paused' if row['paused'] else ''}"
+    if row["schedule_text"] is None:
         return f"fired by hand, `tocsin trigger fire {row['name']}`"
     if row["paused"]:
-        return f"{row['schedule']}, paused"
-    return f"{row['schedule']}, {row['status']}" + (
+        return f"{row['schedule_text']}, paused"
+    return f"{row['schedule_text']}, {row['status']}" + (
         f", next at {instant(row['next_at'], now)}" if row["next_at"] else ""
     )
 
@@ -140,8 +151,10 @@ def print_trigger(row: Row, now: datetime) -> None:
         elif key == "input":
             fields.append((key, None if value is None else compact(value, 2_000)))
         elif key == "paused":
-            fields.append((key, ", ".join(value)))
-        elif key != "rules":
+            fields.append((key, ", ".join(_until(reason, row, now) for reason in value)))
+        elif key in IN_WORDS:
+            fields.append((IN_WORDS[key], value))
+        elif key not in (*IN_WORDS.values(), "paused_until"):
             fields.append((key, value))
     print_fields(fields)
 
@@ -155,6 +168,7 @@ def add(
     every: given.Every = None,
     at: given.At = None,
     jitter: given.Jitter = None,
+    on_event: given.OnEvent = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     overlap: given.Overlap = None,
     catch_up: given.CatchUp = None,
@@ -164,7 +178,7 @@ def add(
 ) -> None:
     """A new trigger of a declared agent.
 
-    Without a schedule it is fired by hand.
+    Without a schedule and --on-event it is fired by hand.
     """
     changes = given.Changes(
         agent=agent,
@@ -173,6 +187,7 @@ def add(
         every=every,
         at=at,
         jitter=jitter,
+        on_event=on_event,
         input=input,
         overlap=overlap,
         catch_up=catch_up,
@@ -191,6 +206,7 @@ def edit(
     every: given.Every = None,
     at: given.At = None,
     jitter: given.Jitter = None,
+    on_event: given.OnEvent = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     overlap: given.Overlap = None,
     catch_up: given.CatchUp = None,
@@ -207,6 +223,7 @@ def edit(
         every=every,
         at=at,
         jitter=jitter,
+        on_event=on_event,
         input=input,
         overlap=overlap,
         catch_up=catch_up,
@@ -222,10 +239,12 @@ def edit(
 def pause(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why; each reason is cleared by itself.")] = "user",
+    until: Annotated[str | None, typer.Option(help="When the reason ends by itself, ISO 8601.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Let nothing become a run until it is resumed."""
-    run_async(_answer(lambda control: control.pause(name, reason=reason), json, _tell_paused))
+    end = given.read_instant("--until", until) if until is not None else None
+    run_async(_answer(lambda control: control.pause(name, reason=reason, until=end), json, _tell_paused))
 
 
 def resume(

@@ -8,7 +8,8 @@
     │   └── PayloadTooLarge
     ├── Refused                  well-formed, but not in this state
     │   ├── NotFound
-    │   └── Conflict             somebody else was first, or the version moved on
+    │   └── Conflict             somebody else was first
+    │       └── Stale            the version moved on
     ├── LeaseLost                the right to write a run is somebody else's
     └── StoreError
         ├── DatabaseUnavailable  worth another try
@@ -109,6 +110,16 @@ class NotFound(Refused):
 
 class Conflict(Refused):
     code = "conflict"
+
+
+class Stale(Conflict):
+    """An edit of a version that is not the present one."""
+
+    code = "stale"
+
+    def __init__(self, kind: str, name: object, *, version: int, asked: object) -> None:
+        super().__init__(f"{kind} {str(name)!r} is at version {version}, not {asked}: read it again")
+        self.version = version
 
 
 class LeaseLost(TocsinError):

@@ -43,6 +43,7 @@ class RunKind(StrEnum):
     MANUAL = "manual"
     BACKFILL = "backfill"
     FOLLOW_UP = "follow_up"
+    EVENT = "event"
 
 
 class Lane(StrEnum):
@@ -65,6 +66,8 @@ class SkipReason(StrEnum):
     GATE = "gate"
     BREAKER = "breaker"
     CATCH_UP_CAP = "catch_up_cap"
+    FILTER = "filter"
+    DEPTH = "depth"
 
 
 class StopReason(StrEnum):

@@ -1,5 +1,6 @@
 """A trigger: which agent is called, when, with what input, and what happens when that cannot be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 from tocsin.domain.agent import check_name
 from tocsin.domain.errors import BadInput
+from tocsin.domain.event_rule import EventRule
 from tocsin.domain.schedule import Schedule
 
 DEFAULT_PRIORITY: Final = 5
@@ -33,18 +35,19 @@ class CatchUp(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerSpec:
-    """What an author declares. A trigger without a schedule is fired by hand.
+    """What an author declares. A trigger without a schedule and an event rule is fired by hand.
 
-    input: any JSON value. overlap_scope: ``trigger``, ``agent``, or ``input.PATH`` (runs of the agent
-    whose input has the same value there). grace: how late an occurrence may be taken up and still be
-    on time. catch_up_window: how far back missed ones are caught up; None is half the period, at most
-    4 h, at least 60 s, and 24 h for one-shots. expires_after: how long a run may wait in the queue.
-    priority: 0–9, 9 first.
+    event: which events call it, instead of a schedule. input: any JSON value; events bring their own.
+    overlap_scope: ``trigger``, ``agent``, or ``input.PATH`` (runs of the agent whose input has the same value
+    there). grace: how late an occurrence may be taken up and still be on time. catch_up_window: how far back missed
+    ones are caught up; None is half the period, at most 4 h, at least 60 s, and 24 h for one-shots. expires_after: how
+    long a run may wait in the queue. priority: 0–9, 9 first.
     """
 
     name: str
     agent: str
     schedule: Schedule | None = None
+    event: EventRule | None = None
     input: Any = None
     overlap: Overlap = Overlap.SKIP
     overlap_scope: str = "trigger"
@@ -59,6 +62,10 @@ class TriggerSpec:
         check_name("trigger", self.name)
         check_name("agent", self.agent)
         at = f"trigger {self.name!r}"
+        if self.event is not None and self.schedule is not None:
+            raise BadInput(f"{at}: a schedule and an event rule do not go together: make it two triggers")
+        if self.event is not None and self.input is not None:
+            raise BadInput(f"{at}: input: an event brings its own; say on_event(…, input=…) what of it is given")
         if not 0 <= self.priority <= 9:
             raise BadInput(f"{at}: priority must be 0–9, not {self.priority}")
         if not 1 <= self.max_catch_up <= MAX_CATCH_UP:
@@ -71,3 +78,19 @@ class TriggerSpec:
             raise BadInput(f"{at}: expires_after must be longer than 0 s; leave it out for no limit")
         if self.overlap_scope not in ("trigger", "agent") and not self.overlap_scope.startswith("input."):
             raise BadInput(f"{at}: overlap_scope must be trigger, agent or input.PATH, not {self.overlap_scope!r}")
+
+
+def called_by(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes of a trigger's fields, made whole: what calls it takes the place of what called it before, and an
+    event brings its own input.
+    """
+    if changes.get("event") is not None:
+        return {"schedule": None, "input": None, **changes}
+    if changes.get("schedule") is not None:
+        return {"event": None, **changes}
+    return dict(changes)
+
+
+def default_overlap(event: EventRule | None) -> Overlap:
+    """Of a schedule the next occurrence says the same again; of events each says something else."""
+    return Overlap.SKIP if event is None else Overlap.QUEUE_ALL

@@ -5,53 +5,70 @@ Each operation is one transaction, or reads only. Answers are plain values (see 
 
 import difflib
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, Conflict, NotFound
-from tocsin.domain.payload import encode
-from tocsin.domain.run import TERMINAL, RunState, SkipReason
-from tocsin.domain.schedule import Schedule
+from tocsin.domain.event import Event
+from tocsin.domain.run import TERMINAL, RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
-from tocsin.engine import declaring, resting
+from tocsin.engine import declaring
 from tocsin.engine.desk import Desk
+from tocsin.engine.editing import Editing, Versions
+from tocsin.engine.emitting import Emitting
 from tocsin.engine.firing import Firing
-from tocsin.engine.planner import phase_of
-from tocsin.engine.resting import readable
+from tocsin.engine.hearing import Hearing
+from tocsin.engine.insight import Insight, span_of
+from tocsin.engine.keys import Keys
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
-from tocsin.store.database import Database, Session
+from tocsin.store.database import Database
+from tocsin.store.events import Events
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.runs import Runs
 from tocsin.store.trigger_rows import TriggerRow
 from tocsin.store.triggers import Triggers
-
-MAX_REASON: Final = 200
-"""Characters of why a trigger rests."""
-
-ADDED_BY_HAND: Final = "by hand"
+from tocsin.telemetry import Log, Silence
 
 
 class Control:
     """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
 
-    roster: processes that run agents elsewhere, and their keys.
+    hearing: what this process remembers of the triggers that listen. roster: processes that run agents elsewhere.
+    keys: who may do what. insight: what is due, and what came of it.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, actor: str, desk: Desk | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        actor: str,
+        desk: Desk | None = None,
+        hearing: Hearing | None = None,
+        log: Log | None = None,
+    ) -> None:
         who = Incarnation(actor, actor=actor)
         self._database = database
         self._triggers = Triggers(database=database, clock=clock, who=who)
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
         self.roster = Roster(database=database, clock=clock)
+        self.keys = Keys(database=database, clock=clock, actor=actor)
+        self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
+        self._editing = Editing(database=database, triggers=self._triggers)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
+        self._emitting = Emitting(
+            database=database,
+            events=Events(clock=clock, who=who),
+            hearing=hearing or Hearing(),
+            clock=clock,
+            log=log or Silence(),
+        )
 
     # --- apps and triggers
 
@@ -59,86 +76,58 @@ class Control:
         """The app's agents and triggers stand as declared; names created, changed, unchanged, pruned."""
         return await declaring.declare(self._database, self._triggers, app, prune=prune)
 
-    async def triggers(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
-        return [trigger_view(row) for row in await self._triggers.page(limit=limit, after=after)]
+    async def triggers(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        agent: str | None = None,
+        status: str | None = None,
+        source: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """By name. status: as the answers show it."""
+        rows = await self._triggers.page(limit=limit, after=after, agent=agent, status=status, source=source)
+        return [trigger_view(row) for row in rows]
 
     async def trigger(self, name: str) -> dict[str, Any]:
         """Raises: NotFound."""
         return trigger_detail(await self._row(name))
 
-    async def schedules(self) -> list[tuple[str, Schedule, datetime | None, timedelta]]:
-        """(name, schedule, next instant, its share of its jitter) of every trigger that can fire."""
-        found: list[tuple[str, Schedule, datetime | None, timedelta]] = []
-        after: str | None = None
-        while rows := await self._triggers.page(limit=1_000, after=after):
-            after = rows[-1].name
-            for row in rows:
-                schedule = None if row.paused or row.status != "armed" else _schedule_of(row)
-                if schedule is not None:
-                    found.append((row.name, schedule, row.next_at, phase_of(schedule, row.id)))
-        return found
-
     async def add_trigger(self, spec: TriggerSpec) -> dict[str, Any]:
         """A new trigger of a known agent.
 
-        Raises: Conflict, if the name is taken; NotFound, for an agent nobody declared.
+        Raises: Conflict, if the name is taken; NotFound, for an agent nobody declared; BadInput; PayloadTooLarge.
         """
-        encode(spec.input, what="input")
-        await self._check_agent(spec.agent)
-        async with self._database.transaction() as session:
-            if await self._triggers.lock(session, spec.name) is not None:
-                raise Conflict(
-                    f"trigger {spec.name!r} exists already; change it with `tocsin trigger edit {spec.name}`"
-                )
-            now = await self._triggers.now(session)
-            new = declaring.first_cursor(uuid7(), spec, now)
-            await self._triggers.insert(session, [new], source=ADDED_BY_HAND)
-            await self._triggers.hint(session)
+        await self._editing.add(spec)
         return await self.trigger(spec.name)
 
     async def edit_trigger(
-        self, name: str, change: Callable[[TriggerSpec], TriggerSpec], *, if_version: int | None = None
+        self, name: str, change: Callable[[TriggerSpec], TriggerSpec], *, if_version: Versions = None
     ) -> dict[str, Any]:
         """A new version of a trigger; its cursor stays unless its schedule changed.
 
-        Raises: NotFound, also for an agent nobody declared; Conflict, when the version moved on; BadInput.
+        Raises: NotFound, also for an agent nobody declared; Stale, when the version moved on; BadInput.
         """
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            if if_version is not None and row.version != if_version:
-                raise Conflict(f"trigger {name!r} is at version {row.version}, not {if_version}: read it again")
-            spec = change(readable(row))
-            if spec.name != name:
-                raise BadInput(f"trigger {name!r} cannot be renamed: add {spec.name!r} and delete this one")
-            encode(spec.input, what="input")
-            if spec.agent != row.agent:
-                await self._check_agent(spec.agent)
-            changed = await declaring.changed_cursor(session, self._triggers, row, spec)
-            await self._triggers.change(session, [changed], source=row.source)
-            await self._triggers.hint(session)
+        await self._editing.edit(name, change, if_version=if_version)
         return await self.trigger(name)
 
-    async def delete_trigger(self, name: str) -> dict[str, Any]:
-        """The trigger fires no more; its queued runs are skipped as withdrawn, its history stays."""
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            await declaring.withdraw_due(session, self._triggers, row)
-            withdrawn = await self._triggers.withdraw(
-                session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=declaring.ALL_KINDS
-            )
-            await self._triggers.delete(session, row.id)
+    async def delete_trigger(self, name: str, *, if_version: Versions = None) -> dict[str, Any]:
+        """The trigger fires no more; its queued runs are skipped as withdrawn, its history stays.
+
+        Raises: NotFound; Stale.
+        """
+        withdrawn = await self._editing.delete(name, if_version=if_version)
         return {"trigger": name, "deleted": True, "withdrawn": withdrawn}
 
-    async def pause(self, name: str, *, reason: str = "user") -> dict[str, Any]:
+    async def pause(self, name: str, *, reason: str = "user", until: datetime | None = None) -> dict[str, Any]:
         """No occurrence becomes a run until every reason is cleared; what was queued is withdrawn.
 
-        Raises: NotFound; BadInput, for a reason that nobody could read back.
+        until: when this reason is cleared by itself. What is due at that instant runs.
+
+        Raises: NotFound; BadInput, for a reason that nobody could read back, and for an end that has passed;
+        Conflict, for an end where nothing but a hand calls the trigger.
         """
-        if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON:
-            raise BadInput(f"reason {reason[:40]!r}: must be 1 to {MAX_REASON} characters on one line")
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            await resting.pause(session, self._triggers, row, reason)
+        await self._editing.pause(name, reason, until)
         return await self.trigger(name)
 
     async def resume(self, name: str, *, catch_up: CatchUp | None = None, reason: str | None = None) -> dict[str, Any]:
@@ -147,14 +136,7 @@ class Control:
 
         Raises: NotFound; Conflict, when it does not rest for that reason; BadInput.
         """
-        if catch_up is CatchUp.ALL:
-            raise BadInput("catch_up 'all' is a backfill: use `tocsin trigger backfill`")
-        async with self._database.transaction() as session:
-            row = await self._locked(session, name)
-            if not row.paused or (reason is not None and reason not in row.paused):
-                raise Conflict(f"trigger {name!r} is not paused" + (f" for {reason!r}" if reason else ""))
-            await resting.resume(session, self._triggers, row, reason=reason, catch_up=catch_up)
-            await self._triggers.hint(session)
+        await self._editing.resume(name, catch_up=catch_up, reason=reason)
         return await self.trigger(name)
 
     # --- runs
@@ -175,12 +157,26 @@ class Control:
         """
         return await self._firing.fire_many(name, requests)
 
-    async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool = False) -> dict[str, Any]:
+    async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
+        """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``.
+
+        When this returns, all of it is committed. Written in parts of up to 200, each whole or not at all; telling the
+        same again writes what is missing.
+
+        Raises: BadInput; PayloadTooLarge; nothing is written then.
+        """
+        return await self._emitting.emit(events)
+
+    async def backfill(
+        self, name: str, since: datetime, until: datetime, *, dry_run: bool = False, key: str | None = None
+    ) -> dict[str, Any]:
         """Every occurrence in [since, until] is run once more, one at a time, beside live work.
+
+        The same key gives the same backfill.
 
         Raises: NotFound; BadInput, for a range that is empty, in the future, or has over 1,000.
         """
-        return await self._firing.backfill(name, since, until, dry_run=dry_run)
+        return await self._firing.backfill(name, since, until, dry_run=dry_run, key=key)
 
     async def cancel_backfill(self, name: str, backfill: str) -> dict[str, Any]:
         """What is still queued of a backfill is cancelled; what runs goes on.
@@ -206,13 +202,14 @@ class Control:
         states: Sequence[RunState] | None = None,
         before: UUID | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """Newest first."""
+        """Newest first. since, until: when they were queued."""
         trigger_id = await self._triggers.id_ever(trigger) if trigger is not None else None
         if trigger is not None and trigger_id is None:
             raise await self._no_trigger(trigger)
         rows = await self._runs.page(
-            limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since
+            limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since, until=until
         )
         return [run_view(row) for row in rows]
 
@@ -238,15 +235,15 @@ class Control:
             raise Conflict(f"run {run_id} has already ended as {states[0]}")
         return await self.run(run_id)
 
-    async def retry_run(self, run_id: UUID) -> dict[str, Any]:
-        """A new run with the input of one that has ended; the old one stays as it is.
+    async def retry_run(self, run_id: UUID, *, key: str | None = None) -> dict[str, Any]:
+        """A new run with the input of one that has ended; the old one stays as it is. The same key gives one run.
 
         Raises: NotFound; Conflict, when it has not ended.
         """
         old = await self.run(run_id)
         if RunState(old["state"]) not in TERMINAL:
             raise Conflict(f"run {run_id} is {old['state']}: it can be retried once it has ended")
-        return await self.run(await self._firing.again(run_id, old["trigger"], old["input"]))
+        return await self.run(await self._firing.again(run_id, old["trigger"], old["input"], key=key))
 
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
@@ -256,8 +253,7 @@ class Control:
         The range defaults to the last 24 hours.
         """
         row = await self._row(name)
-        until = until or row.now
-        since = since or until - timedelta(hours=24)
+        since, until = span_of(since, until, now=row.now)
         decisions = await self._triggers.why(row.id, since=since, until=until, limit=limit)
         agents = await self._triggers.agents(limit=1, name=row.agent)
         return {
@@ -268,7 +264,7 @@ class Control:
             "decisions": decisions,
         }
 
-    # --- agents, replicas, sums
+    # --- agents, replicas
 
     async def agents(self, *, limit: int, after: str | None = None) -> list[dict[str, Any]]:
         return [agent_view(row) for row in await self._triggers.agents(limit=limit, after=after)]
@@ -305,25 +301,8 @@ class Control:
             raise await self._no_trigger(name)
         return row
 
-    async def _locked(self, session: Session, name: str) -> TriggerRow:
-        row = await self._triggers.lock(session, name)
-        if row is None:
-            raise NotFound("trigger", name)
-        return row
-
-    async def _check_agent(self, name: str) -> None:
-        if not await self._triggers.agents(limit=1, name=name):
-            raise NotFound("agent", name)
-
     async def _no_trigger(self, name: str) -> NotFound:
         """The error, with the nearest name that there is."""
         names = [row.name for row in await self._triggers.page(limit=1_000)]
         near = difflib.get_close_matches(name, names, n=1)
         return NotFound("trigger", name, near=near[0] if near else None)
-
-
-def _schedule_of(row: TriggerRow) -> Schedule | None:
-    try:
-        return row.spec().schedule
-    except BadInput:
-        return None

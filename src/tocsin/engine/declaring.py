@@ -5,6 +5,7 @@ written or none. Declaring the same again writes nothing. A pause survives; so d
 trigger whose schedule did not change. What was due under the old schedule is decided by the old one.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -19,9 +20,17 @@ from tocsin.domain.planning import Cursor, Plan, Skip, account, first_plan, plan
 from tocsin.domain.run import SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
-from tocsin.engine.planner import phase_of
+from tocsin.engine.phase import phase_of
 from tocsin.store.database import Database, Session
-from tocsin.store.trigger_rows import Decision, DueTrigger, NewTrigger, TriggerRow, write_policy, write_schedule
+from tocsin.store.trigger_rows import (
+    Decision,
+    DueTrigger,
+    NewTrigger,
+    TriggerRow,
+    wake_of,
+    write_policy,
+    write_schedule,
+)
 from tocsin.store.triggers import Triggers
 
 CHUNK = 1_000
@@ -92,14 +101,20 @@ async def _prune(session: Session, triggers: Triggers, app: App) -> list[str]:
     return pruned
 
 
-ALL_KINDS = ("schedule", "manual", "backfill", "follow_up")
+ALL_KINDS = ("schedule", "manual", "backfill", "follow_up", "event")
 
 
 def first_cursor(trigger_id: UUID, spec: TriggerSpec, now: datetime) -> NewTrigger:
     """A trigger that begins to count at ``now``."""
     phase = phase_of(spec.schedule, trigger_id) if spec.schedule is not None else None
-    status, next_at, wake_at = first_plan(spec.schedule, now, phase) if phase is not None else ("manual", None, None)
+    status, next_at, wake_at = (
+        first_plan(spec.schedule, now, phase) if phase is not None else (_unscheduled(spec), None, None)
+    )
     return NewTrigger(id=trigger_id, spec=spec, status=status, next_at=next_at, wake_at=wake_at)
+
+
+def _unscheduled(spec: TriggerSpec) -> str:
+    return "manual" if spec.event is None else "listening"
 
 
 def is_same(row: TriggerRow, spec: TriggerSpec) -> bool:
@@ -125,12 +140,13 @@ async def changed_cursor(session: Session, triggers: Triggers, row: TriggerRow, 
     decided by the old one, and the new one counts from now.
     """
     if row.status != "broken" and has_same_schedule(row, spec.schedule):
-        return NewTrigger(id=row.id, spec=spec, status=row.status, next_at=row.next_at, wake_at=row.wake_at)
+        status = row.status if spec.schedule is not None else _unscheduled(spec)
+        wake_at = wake_of(status, row.wake_at, row.pauses)
+        return NewTrigger(id=row.id, spec=spec, status=status, next_at=row.next_at, wake_at=wake_at)
     await withdraw_due(session, triggers, await decide_due(session, triggers, row))
     new = first_cursor(row.id, spec, row.now)
-    if row.paused and new.next_at is not None:
-        return NewTrigger(id=row.id, spec=spec, status=new.status, next_at=new.next_at, wake_at=new.next_at)
-    return new
+    due_at = new.next_at if row.paused else new.wake_at
+    return dataclasses.replace(new, wake_at=wake_of(new.status, due_at, row.pauses))
 
 
 async def decide_due(session: Session, triggers: Triggers, row: TriggerRow) -> TriggerRow:

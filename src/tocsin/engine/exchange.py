@@ -6,7 +6,7 @@ work with the next look.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tocsin.domain.run import RunState, StopReason
 from tocsin.engine.crowd import Crowd
@@ -71,6 +71,11 @@ class Exchange:
                 self._suspect()
             case "begun":
                 self._suspect()
+            case "events":
+                self.wake("matcher")
+            case "later":
+                # Runs that wait for an instant: the look says for which.
+                self.wake("lookout")
             case "triggers":
                 self.wake(self._planner.name)
                 self.wake("lookout")
@@ -95,6 +100,8 @@ class Exchange:
             self._crowd.expect(look.next_ready_at)
         if look.ready_at is not None:
             self._crowd.wake()
+        if look.unmatched:
+            self.wake("matcher")
         self._sweeper.expect(others_run=look.others_run, cancelling=look.cancelling, waiting=look.waiting)
         if look.others_run or look.cancelling or look.waiting:
             self.wake(self._sweeper.name)
@@ -127,6 +134,14 @@ class Exchange:
         """A sweep has queued runs again, or given triggers their next instant."""
         self.wake_runners()
         self.wake("lookout")
+
+    def on_called(self, instants: Sequence[datetime]) -> None:
+        """Events have come to runs, to be begun at these instants."""
+        for instant in instants:
+            for runner in self._runners:
+                runner.expect(instant)
+            self._crowd.expect(instant)
+        self.wake_runners()
 
     def _expect(self, ends: Sequence[Ended]) -> None:
         """Runs that were queued again, or asked for, are begun on their instant, here or by a peer."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from uuid_utils.compat import uuid7
 
@@ -25,6 +25,9 @@ from tocsin.store.runs import Fired, Request, Runs
 from tocsin.store.trigger_rows import TriggerRow
 
 MAX_BACKFILL: Final = 1_000
+
+MAX_KEY: Final = 255
+"""Characters of a caller's key."""
 
 CHUNK: Final = 2_000
 """Requests in one statement; each is a transaction."""
@@ -66,7 +69,9 @@ class Firing:
         fired = await self._queued(requests, row.id, spec, overlap=_overlap(spec))
         return [{"id": run_id, "created": created} for run_id, created in fired]
 
-    async def backfill(self, name: str, since: datetime, until: datetime, *, dry_run: bool) -> dict[str, Any]:
+    async def backfill(
+        self, name: str, since: datetime, until: datetime, *, dry_run: bool, key: str | None = None
+    ) -> dict[str, Any]:
         """How many occurrences of [since, until] are run once more, and the backfill's id; see Control."""
         row = await self._row(name)
         spec = readable(row)
@@ -81,7 +86,7 @@ class Firing:
         answer = {"trigger": name, "count": len(instants), "since": since, "until": until, "dry_run": dry_run}
         if dry_run or not instants:
             return answer | {"id": None}
-        backfill = str(uuid7())
+        backfill = str(uuid7() if key is None else uuid5(row.id, f"backfill:{checked_key(key)}"))
         await self._queued(
             [Request(key=f"backfill:{backfill}:{at.isoformat()}", nominal_at=at) for at in instants],
             row.id,
@@ -93,11 +98,14 @@ class Firing:
         )
         return answer | {"id": backfill}
 
-    async def again(self, run_id: UUID, trigger: str, payload: Any) -> UUID:
-        """A new run of the trigger with the input of one that has ended."""
+    async def again(self, run_id: UUID, trigger: str, payload: Any, *, key: str | None = None) -> UUID:
+        """A new run of the trigger with the input of one that has ended; the same key gives the same one."""
         row = await self._row(trigger)
         spec = readable(row)
-        request = Request(key=f"retry:{run_id}:{uuid4()}", input=encode(payload, what="input").decode())
+        request = Request(
+            key=f"retry:{run_id}:{uuid4() if key is None else checked_key(key)}",
+            input=encode(payload, what="input").decode(),
+        )
         overlap = spec.overlap if spec.overlap is Overlap.ALLOW else Overlap.QUEUE_ALL
         [(new_id, _)] = await self._queued([request], row.id, spec, overlap=overlap)
         return new_id
@@ -155,11 +163,18 @@ class Firing:
         return [answer for part in await asyncio.gather(*map(send, chunks)) for answer in part]
 
 
-def _request(key: str | None, payload: Any) -> Request:
-    if key is not None and not key.strip():
+def checked_key(key: str) -> str:
+    """The key. Raises: BadInput, for one that is empty, long, or not on one line."""
+    if not key.strip():
         raise BadInput("key: must not be empty: every fire with it would be the same run")
+    if len(key) > MAX_KEY or not key.isprintable():
+        raise BadInput(f"key {key[:40]!r}: must be 1 to {MAX_KEY} characters on one line")
+    return key
+
+
+def _request(key: str | None, payload: Any) -> Request:
     encoded = None if payload is None else encode(payload, what="input").decode()
-    return Request(key=f"manual:{key if key is not None else uuid4()}", input=encoded)
+    return Request(key=f"manual:{uuid4() if key is None else checked_key(key)}", input=encoded)
 
 
 def _overlap(spec: TriggerSpec) -> Overlap:

@@ -13,9 +13,7 @@ number of statements however many triggers are in it.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Final
-from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -25,8 +23,10 @@ from tocsin.domain.planning import Cursor, Plan, plan
 from tocsin.domain.run import Lane, SkipReason
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec
+from tocsin.engine import resting
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk, Kept
+from tocsin.engine.phase import phase_of
 from tocsin.store.database import Database
 from tocsin.store.trigger_rows import Decision, DueTrigger, read_spec
 from tocsin.store.triggers import Triggers
@@ -38,12 +38,6 @@ EARLY: Final = 0.0003
 
 DECIDE_WITHIN: Final = 0.75
 """Seconds given to the decisions of one batch; the database takes the locks away after twice that."""
-
-
-@lru_cache(maxsize=131_072)
-def phase_of(schedule: Schedule, trigger_id: UUID) -> timedelta:
-    """The trigger's own stable share of its jitter."""
-    return schedule.phase(trigger_id.bytes)
 
 
 class Planner:
@@ -108,6 +102,14 @@ class Planner:
                 now, due = await self._triggers.lock_due(session, batch=batch)
                 if now is None:
                     return 0
+                rested = [
+                    trigger.name for trigger in due if trigger.resumes_at is not None and trigger.resumes_at <= now
+                ]
+                if rested:
+                    # Those go on first, in a transaction of their own; then the batch is looked at anew.
+                    for name in rested:
+                        await resting.end_pauses(session, self._triggers, name)
+                    return batch
                 decisions = self._decide_some(due, now, kept)
                 begun = await self._triggers.materialise(session, decisions)
             self._tell(decisions)
@@ -170,16 +172,21 @@ class Planner:
 
     def _plan(self, trigger: DueTrigger, spec: TriggerSpec, schedule: Schedule, now: datetime) -> Plan:
         """Triggers of one batch that say the same and stand at the same instant share one plan."""
+        gap = None
         if trigger.gap_reason is not None and trigger.gap_from is not None:
             gap = (SkipReason(trigger.gap_reason), trigger.gap_from)
+        if trigger.resumes_at is not None:
+            planned = plan(spec, schedule, self._cursor(trigger, schedule, gap), now)
+            if planned.wake_at is not None:
+                planned.wake_at = min(planned.wake_at, trigger.resumes_at)
+            return planned
+        if gap is not None or schedule.jitter:
             return plan(spec, schedule, self._cursor(trigger, schedule, gap), now)
-        if schedule.jitter:
-            return plan(spec, schedule, self._cursor(trigger, schedule, None), now)
         key = (id(spec), trigger.next_at, trigger.paused, now)
-        planned = self._alike.get(key)
-        if planned is None:
-            planned = self._alike[key] = plan(spec, schedule, self._cursor(trigger, schedule, None), now)
-        return planned
+        shared = self._alike.get(key)
+        if shared is None:
+            shared = self._alike[key] = plan(spec, schedule, self._cursor(trigger, schedule, None), now)
+        return shared
 
     @staticmethod
     def _cursor(trigger: DueTrigger, schedule: Schedule, gap: tuple[SkipReason, datetime] | None) -> Cursor:

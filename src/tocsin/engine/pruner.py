@@ -1,5 +1,7 @@
 """Forgets what is older than the retention, in bounded batches, and never a trigger's last success.
 
+Answers that are kept for those who ask again go after a day, whatever the retention.
+
 Writes: one delete a batch; a crash between batches leaves the rest for the next round.
 """
 
@@ -38,7 +40,11 @@ class Pruner:
         runs = await self._retention.prune_runs(before, batch=BATCH)
         if runs:
             self._log.info("runs.pruned", count=runs)
-        if runs == BATCH:
+        events = await self._retention.prune_events(before, batch=BATCH)
+        if BATCH in (runs, events):
+            await self._clock.sleep(BREATH)
+            return True
+        if await self._retention.prune_answers(now, batch=BATCH) == BATCH:
             await self._clock.sleep(BREATH)
             return True
         await self._retention.prune_rest(before, batch=BATCH)

@@ -1,9 +1,12 @@
-"""A trigger that rests: no occurrence becomes a run until every reason is cleared.
+"""A trigger that rests: no occurrence becomes a run until every reason is cleared, by hand or at its end.
 
 The cursor goes on: what falls into the pause is accounted for as ``paused``, by the planner once an
 hour and by the resume for the rest. Each function is part of its caller's transaction, which holds
 the row's lock.
 """
+
+from datetime import datetime, timedelta
+from typing import Final
 
 from uuid_utils.compat import uuid7
 
@@ -12,10 +15,13 @@ from tocsin.domain.planning import Cursor, Occurrence, Plan, account
 from tocsin.domain.run import Lane, RunKind, SkipReason
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine.declaring import decide_due
-from tocsin.engine.planner import phase_of
+from tocsin.engine.phase import phase_of
 from tocsin.store.database import Session
 from tocsin.store.trigger_rows import Decision, DueTrigger, TriggerRow
 from tocsin.store.triggers import Triggers
+
+CALLED: Final = (RunKind.SCHEDULE.value, RunKind.EVENT.value)
+"""Kinds of runs that a pause withdraws: nobody has asked for them by hand."""
 
 
 def readable(row: TriggerRow) -> TriggerSpec:
@@ -26,42 +32,70 @@ def readable(row: TriggerRow) -> TriggerSpec:
         raise Conflict(f"trigger {row.name!r} is broken ({error}): declare it again, or delete it") from error
 
 
-async def pause(session: Session, triggers: Triggers, row: TriggerRow, reason: str) -> None:
-    """The trigger rests for one reason more. What was due is decided first; what is queued is withdrawn."""
+async def pause(
+    session: Session, triggers: Triggers, row: TriggerRow, reason: str, *, until: datetime | None = None
+) -> None:
+    """The trigger rests for one reason more. What was due is decided first; what is queued is withdrawn.
+
+    until: when the reason is cleared by itself; without it, it stands until somebody clears it.
+    """
     if not row.paused:
         await decide_due(session, triggers, row)
         row = await triggers.locked(session, row.name) or row
-    await triggers.set_paused(session, row, reasons=sorted({*row.paused, reason}), plan=None)
-    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=(RunKind.SCHEDULE.value,))
+    await triggers.set_paused(session, row, pauses=row.pauses | {reason: until}, plan=None)
+    await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=CALLED)
 
 
 async def resume(
     session: Session, triggers: Triggers, row: TriggerRow, *, reason: str | None, catch_up: CatchUp | None
 ) -> None:
     """One reason, or all, is cleared; when none is left the trigger goes on from now."""
-    left = [held for held in row.paused if reason is not None and held != reason]
+    left = {held: end for held, end in row.pauses.items() if reason is not None and held != reason}
     if left:
-        await triggers.set_paused(session, row, reasons=left, plan=None)
+        await triggers.set_paused(session, row, pauses=left, plan=None)
         return
     spec = readable(row)
-    plan = await _account_pause(session, triggers, row, spec)
-    await triggers.set_paused(session, row, reasons=[], plan=plan)
+    plan = await _account_pause(session, triggers, row, spec, row.now)
+    await triggers.set_paused(session, row, pauses={}, plan=plan)
     if catch_up is CatchUp.LATEST:
         await _catch_up_latest(session, triggers, row, spec)
 
 
-async def _account_pause(session: Session, triggers: Triggers, row: TriggerRow, spec: TriggerSpec) -> Plan | None:
-    """Every occurrence up to now is accounted for as paused; the plan holds where the cursor goes on."""
+async def end_pauses(session: Session, triggers: Triggers, name: str) -> None:
+    """Reasons whose end has come are cleared. When none is left, what lies before the last end was paused, and
+    what has been due since then is decided like anything else, however late we are.
+    """
+    row = await triggers.lock(session, name)
+    if row is None:
+        return
+    pauses = row.pauses
+    ended = [end for end in pauses.values() if end is not None and end <= row.now]
+    left = {reason: end for reason, end in pauses.items() if end is None or end > row.now}
+    if left or not ended:
+        await triggers.set_paused(session, row, pauses=left, plan=None)
+        return
+    try:
+        spec = row.spec()
+    except BadInput:
+        # The planner quarantines it in its next step, and says why.
+        await triggers.set_paused(session, row, pauses={}, plan=None)
+        return
+    plan = await _account_pause(session, triggers, row, spec, max(ended) - timedelta(microseconds=1))
+    await triggers.set_paused(session, row, pauses={}, plan=plan)
+
+
+async def _account_pause(
+    session: Session, triggers: Triggers, row: TriggerRow, spec: TriggerSpec, until: datetime
+) -> Plan | None:
+    """Every occurrence up to ``until`` is accounted for as paused; the plan holds where the cursor goes on."""
     if spec.schedule is None or row.status != "armed" or row.next_at is None:
         return None
     phase = phase_of(spec.schedule, row.id)
     gap = (SkipReason(row.gap_reason), row.gap_from) if row.gap_reason and row.gap_from else None
-    plan = account(spec.schedule, Cursor(next_at=row.next_at, phase=phase, gap=gap), row.now, SkipReason.PAUSED)
+    plan = account(spec.schedule, Cursor(next_at=row.next_at, phase=phase, gap=gap), until, SkipReason.PAUSED)
     await triggers.add_skips(session, row.id, plan)
-    while plan.next_at is not None and plan.next_at <= row.now:
-        plan = account(
-            spec.schedule, Cursor(next_at=plan.next_at, phase=phase, gap=plan.gap), row.now, SkipReason.PAUSED
-        )
+    while plan.next_at is not None and plan.next_at <= until:
+        plan = account(spec.schedule, Cursor(next_at=plan.next_at, phase=phase, gap=plan.gap), until, SkipReason.PAUSED)
         await triggers.add_skips(session, row.id, plan)
     plan.gap = None
     return plan

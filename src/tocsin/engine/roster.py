@@ -1,32 +1,14 @@
-"""Processes that run agents elsewhere, as they stand, and the keys that let them in."""
+"""Processes that run agents elsewhere, as they stand."""
 
-import secrets
-from collections.abc import Sequence
-from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from tocsin.clock import Clock
-from tocsin.domain.agent import check_name
-from tocsin.domain.errors import BadInput, NotFound
+from tocsin.domain.errors import NotFound
 from tocsin.domain.instance import Patience, state_of
 from tocsin.store.database import Database
 from tocsin.store.instances import InstanceRows
-
-PREFIX: Final = "tocsin_"
-ANY: Final = "*"
-"""Among a key's agents: all of them."""
-
-
-def new_key() -> str:
-    """A key of 256 random bits."""
-    return PREFIX + secrets.token_urlsafe(32)
-
-
-def digest_of(key: str) -> bytes:
-    """A random key of that length cannot be found by trying, so that a plain hash gives nothing away."""
-    return sha256(key.encode()).digest()
 
 
 class Roster:
@@ -43,28 +25,6 @@ class Roster:
         if not rows:
             raise NotFound("instance", name)
         return instance_view(rows[0])
-
-    async def create_key(self, name: str, agents: Sequence[str]) -> str:
-        """The key, which is told here and never again. agents: names, or ``*``.
-
-        Raises: BadInput; Conflict, when there is one of that name.
-        """
-        check_name("key", name)
-        if not agents:
-            raise BadInput(f"key {name!r}: name the agents that it is for, or {ANY!r} for all")
-        for agent in agents:
-            check_name("agent", agent)
-        key = new_key()
-        await self._rows.create_key(name, digest_of(key), sorted(set(agents)))
-        return key
-
-    async def keys(self) -> list[dict[str, Any]]:
-        return await self._rows.keys()
-
-    async def revoke_key(self, name: str) -> None:
-        """The key lets nobody in any more, and the streams that it has let in end. Raises: NotFound."""
-        if not await self._rows.revoke_key(name):
-            raise NotFound("key", name)
 
 
 def instance_view(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tocsin.engine.views import event_text
 from tocsin.store.trigger_rows import TriggerRow
 
 
@@ -17,14 +18,22 @@ def _own(row: TriggerRow) -> list[str]:
     match row.status:
         case "broken":
             return [f"It is quarantined and fires nothing: {row.broken_reason}. Declare it again, mended."]
-        case "ended":
-            return ["Its schedule has no further instant."]
-        case "manual":
-            return [f"It has no schedule: it runs when fired, as by `tocsin trigger fire {row.name}`."]
-        case "waiting":
-            return ["It counts from the end of its run in hand, which has not ended yet."]
-        case _:
+        case "armed":
             return [_armed(row)]
+        case _:
+            return [_unarmed(row)]
+
+
+def _unarmed(row: TriggerRow) -> str:
+    match row.status:
+        case "ended":
+            return "Its schedule has no further instant."
+        case "waiting":
+            return "It counts from the end of its run in hand, which has not ended yet."
+        case "listening":
+            return f"It runs when an event comes: {event_text(row.policy)}."
+        case _:
+            return f"It has no schedule: it runs when fired, as by `tocsin trigger fire {row.name}`."
 
 
 def _armed(row: TriggerRow) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from tocsin.domain.errors import BadInput
 from tocsin.domain.schedule import Schedule
-from tocsin.store.trigger_rows import TriggerRow, read_schedule
+from tocsin.store.trigger_rows import TriggerRow, read_event, read_schedule
 
 RUN_FIELDS = (
     "id", "trigger", "agent", "kind", "state", "reason", "attempt", "max_attempts", "fence", "lane", "priority",
@@ -40,15 +40,22 @@ def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dic
 
 
 def trigger_view(row: TriggerRow) -> dict[str, Any]:
-    """A trigger as it stands; ``schedule`` is the rule in words as it was written."""
+    """A trigger as it stands.
+
+    schedule, event: in the form in which they are written, None where they cannot be read; …_text: the same in words.
+    """
     return {
         "id": row.id,
         "name": row.name,
         "agent": row.agent,
-        "schedule": schedule_text(row.schedule),
-        "status": "paused" if row.paused and row.status == "armed" else row.status,
+        "schedule": _schedule_form(row.schedule),
+        "schedule_text": schedule_text(row.schedule),
+        "event": _event_form(row.policy),
+        "event_text": event_text(row.policy),
+        "status": "paused" if row.paused and row.status in ("armed", "listening") else row.status,
         "paused": list(row.paused),
         "paused_at": row.paused_at,
+        "paused_until": {reason: end for reason, end in row.pauses.items() if end is not None},
         "broken_reason": row.broken_reason,
         "next_at": row.next_at,
         "version": row.version,
@@ -59,12 +66,23 @@ def trigger_view(row: TriggerRow) -> dict[str, Any]:
 
 
 def trigger_detail(row: TriggerRow) -> dict[str, Any]:
+    policy = _json(row.policy)
+    if isinstance(policy, dict):
+        policy.pop("event", None)  # it stands beside it
     return trigger_view(row) | {
-        "rules": _json(row.schedule),
-        "policy": _json(row.policy),
+        "policy": policy,
         "input": _json(row.input),
         "wake_at": row.wake_at,
     }
+
+
+def _schedule_form(schedule: str | None) -> dict[str, Any] | None:
+    if schedule is None:
+        return None
+    try:
+        return read_schedule(schedule).to_json()
+    except (BadInput, ValueError, TypeError, RecursionError):
+        return None
 
 
 def schedule_text(schedule: str | None) -> str | None:
@@ -75,6 +93,23 @@ def schedule_text(schedule: str | None) -> str | None:
         return describe(read_schedule(schedule))
     except (BadInput, ValueError, TypeError, RecursionError):
         return schedule[:80]
+
+
+def _event_form(policy: str) -> dict[str, Any] | None:
+    try:
+        form = msgspec.json.decode(policy).get("event")
+        return None if form is None else read_event(form).to_json()
+    except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def event_text(policy: str) -> str | None:
+    """``on com.github.push subject acme/*``; what cannot be read is shown as it stands."""
+    try:
+        form = msgspec.json.decode(policy).get("event")
+        return None if form is None else str(read_event(form))
+    except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
+        return policy[:80]
 
 
 def describe(schedule: Schedule) -> str:

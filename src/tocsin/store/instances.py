@@ -169,7 +169,7 @@ class Instances:
 
 
 class InstanceRows:
-    """What edges ask for: processes as they stand, and the keys that let them in."""
+    """What edges ask for: processes as they stand."""
 
     def __init__(self, *, database: Database, clock: Clock) -> None:
         self._database = database
@@ -180,27 +180,6 @@ class InstanceRows:
             "list_instances", now=self._clock.now(), limit=limit, all=everything, name=name
         )
         return [dict(row) for row in rows]
-
-    async def create_key(self, name: str, digest: bytes, agents: Sequence[str]) -> None:
-        """Raises: Conflict, when there is one of that name."""
-        row = await self._database.fetchrow(
-            "create_key", now=self._clock.now(), name=name, digest=digest, agents=list(agents)
-        )
-        if row is None:
-            raise Conflict(f"key {name!r} exists already: revoke it, and take another name for the new one")
-
-    async def keys(self) -> list[dict[str, Any]]:
-        return [dict(row) for row in await self._database.fetch("list_keys")]
-
-    async def revoke_key(self, name: str) -> bool:
-        """False: there is no key of that name."""
-        return await self._database.fetchrow("revoke_key", now=self._clock.now(), name=name) is not None
-
-    async def find_key(self, digest: bytes) -> tuple[bool, str | None, Sequence[str]]:
-        """(keys are asked for, the key's name or None, the agents that it may serve)."""
-        row = await self._database.fetchrow("find_key", digest=digest)
-        assert row is not None  # the left side of its join always has one row
-        return row["wanted"], row["name"], row["agents"] or ()
 
 
 def _check(who: Introduction, row: Record, *, silence: timedelta) -> None:

@@ -61,6 +61,7 @@ class Look:
     others_run: bool
     waiting: bool
     cancelling: bool
+    unmatched: bool
 
 
 class Leases:

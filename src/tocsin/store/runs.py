@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -15,10 +15,7 @@ from tocsin.domain.run import POISONED_AFTER, RunKind, RunState
 from tocsin.store.attempts import assignment_of, sparse, uniform
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation
-from tocsin.store.retention import first_id_at
-
-LOOK_BACK: Final = timedelta(days=1)
-"""How much older than an instant the ids may be that are looked at for it."""
+from tocsin.store.retention import first_id_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +174,9 @@ class Runs:
         states: Sequence[RunState] | None = None,
         before: UUID | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """Newest first; ``before`` is the last id of the page in hand."""
+        """Newest first; ``before`` is the last id of the page in hand. since, until: when they were queued."""
         rows = await self._database.fetch(
             "list_runs",
             limit=limit,
@@ -187,7 +185,8 @@ class Runs:
             states=[state.value for state in states] if states else None,
             before=before,
             since=since,
-            first=first_id_at(since - LOOK_BACK) if since else None,
+            until=until,
+            first=first_id_since(since) if since else None,
         )
         return [dict(row) for row in rows]
 
@@ -204,7 +203,7 @@ class Runs:
 
         A run that was queued more than a day before that is not looked for.
         """
-        first = first_id_at(since - LOOK_BACK)
+        first = first_id_since(since)
         totals = await self._database.fetchrow("summary", first=first, since=since)
         skips = await self._database.fetch("summary_skips", first=first, since=since)
         lateness = await self._database.fetchrow("summary_lateness", first=first, since=since)

@@ -20,7 +20,10 @@ Hear = Callable[[str], None]
 
 
 class Signals:
-    """Calls ``hear`` with each hint's payload: ``runs``, ``begun``, ``cancel``, ``triggers``, ``keys``."""
+    """Calls ``hear`` with each hint's payload.
+
+    ``runs``, ``later``, ``begun``, ``cancel``, ``triggers``, ``events``, ``keys``.
+    """
 
     def __init__(self, *, database: Database, hear: Hear) -> None:
         self._database = database

@@ -4,17 +4,19 @@ A row that cannot be read is an error to its reader, never one that takes its ne
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from itertools import zip_longest
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.errors import BadInput
+from tocsin.domain.event_rule import EventRule
 from tocsin.domain.planning import Plan
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
@@ -23,7 +25,10 @@ from tocsin.store.database import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRow:
-    """One trigger as it stands. schedule, policy and input: JSON text; ``now`` is the database's instant."""
+    """One trigger as it stands. schedule, policy and input: JSON text; ``now`` is the database's instant.
+
+    paused_until: for each reason in ``paused`` when it ends by itself, or None; () where none does.
+    """
 
     id: UUID
     name: str
@@ -37,6 +42,7 @@ class TriggerRow:
     broken_reason: str | None
     paused: tuple[str, ...]
     paused_at: datetime | None
+    paused_until: tuple[datetime | None, ...]
     next_at: datetime | None
     wake_at: datetime | None
     gap_reason: str | None
@@ -44,6 +50,11 @@ class TriggerRow:
     created_at: datetime
     changed_at: datetime
     now: datetime
+
+    @property
+    def pauses(self) -> dict[str, datetime | None]:
+        """The reasons for which it rests, with the end of each that has one."""
+        return dict(zip_longest(self.paused, self.paused_until))
 
     def spec(self) -> TriggerSpec:
         """The declaration behind the row.
@@ -55,7 +66,10 @@ class TriggerRow:
 
 
 class DueTrigger(msgspec.Struct, frozen=True):
-    """A locked row as the planner needs it; ``schedule`` and ``policy`` are JSON text."""
+    """A locked row as the planner needs it; ``schedule`` and ``policy`` are JSON text.
+
+    resumes_at: when the first of its pauses that have an end is over.
+    """
 
     id: UUID
     name: str
@@ -67,6 +81,7 @@ class DueTrigger(msgspec.Struct, frozen=True):
     paused: bool
     gap_reason: str | None
     gap_from: datetime | None
+    resumes_at: datetime | None = None
 
 
 OF_DUE: Final = len(DueTrigger.__struct_fields__)
@@ -97,10 +112,27 @@ class NewTrigger:
     wake_at: datetime | None
 
 
+def wake_of(status: str, due_at: datetime | None, pauses: Mapping[str, datetime | None]) -> datetime | None:
+    """When somebody is to look at a trigger: as it is due, or sooner, when the first of its pauses is over.
+
+    One that listens is never due, and one that is neither armed nor listens has nothing to go on with.
+    """
+    ends = [end for end in pauses.values() if end is not None]
+    match status:
+        case "armed":
+            return min([due_at, *ends]) if due_at is not None else None
+        case "listening":
+            return min(ends, default=None)
+        case _:
+            return None
+
+
 def write_policy(spec: TriggerSpec) -> str:
-    """The trigger's policy as canonical JSON text."""
+    """The trigger's policy as canonical JSON text, its event rule included."""
+    event = {} if spec.event is None else {"event": _event_form(spec.event)}
     return msgspec.json.encode(
-        {
+        event
+        | {
             "overlap": spec.overlap.value,
             "overlap_scope": spec.overlap_scope,
             "catch_up": spec.catch_up.value,
@@ -168,6 +200,7 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
             name=agent,
             agent=agent,
             schedule=None if schedule is None else read_schedule(schedule),
+            event=read_event(fields["event"]) if "event" in fields else None,
             overlap=Overlap(fields["overlap"]),
             overlap_scope=fields["overlap_scope"],
             catch_up=CatchUp(fields["catch_up"]),
@@ -181,6 +214,19 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInput(f"its row cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _event_form(rule: EventRule) -> dict[str, Any]:
+    """The rule's form, and beside it what the database asks of it when it has something to tell itself."""
+    hears = rule.hears()
+    return rule.to_json() | ({"hears": hears} if hears else {})
+
+
+def read_event(form: object) -> EventRule:
+    """The event rule that a policy holds. Raises: BadInput."""
+    if isinstance(form, dict):
+        form = {name: value for name, value in form.items() if name != "hears"}
+    return EventRule.from_json(form)
 
 
 def _seconds(duration: timedelta | None) -> float | None:
@@ -197,4 +243,6 @@ def due_of(row: Record) -> DueTrigger:
 
 
 def row_of(row: Record) -> TriggerRow:
-    return TriggerRow(**{**dict(row), "paused": tuple(row["paused"])})
+    return TriggerRow(
+        **{**dict(row), "paused": tuple(row["paused"]), "paused_until": tuple(row["paused_until"])},
+    )

@@ -1,9 +1,9 @@
 """Triggers and agents in the database: declared, locked when due, moved on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -12,11 +12,9 @@ from tocsin.clock import Clock
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import BadInput
-from tocsin.domain.planning import Occurrence, Plan
-from tocsin.domain.run import RunKind
-from tocsin.domain.trigger import TriggerSpec
-from tocsin.store.attempts import last_of, sparse, uniform
+from tocsin.domain.planning import Plan
 from tocsin.store.database import Database, Record, Session
+from tocsin.store.decided import begun_of, cursor_columns, occurrence_columns
 from tocsin.store.leases import Incarnation
 from tocsin.store.trigger_rows import (
     Decision,
@@ -26,6 +24,7 @@ from tocsin.store.trigger_rows import (
     due_of,
     read_spec,
     row_of,
+    wake_of,
     write_agent,
     write_policy,
     write_schedule,
@@ -63,15 +62,16 @@ class Triggers:
             now=self._now(session),
             actor=self._who.actor,
             holder=self._who.holder,
-            **_occurrence_columns(fired),
+            **occurrence_columns(fired),
             skip_trigger_ids=[trigger_id for trigger_id, _ in skips],
             skip_firsts=[skip.opened_at for _, skip in skips],
             skip_reasons=[skip.reason.value for _, skip in skips],
             skip_lasts=[skip.last_at for _, skip in skips],
             skip_counts=[skip.count for _, skip in skips],
-            **_cursor_columns(decisions),
+            **cursor_columns(decisions),
         )
-        return _begun(rows, fired)
+        await self._tell_broken(session, [d.trigger.id for d in decisions if d.broken_reason is not None])
+        return begun_of(rows, fired)
 
     async def next_wake(self) -> tuple[datetime | None, datetime]:
         """(when the planner is needed next, the database's instant)."""
@@ -96,7 +96,14 @@ class Triggers:
                 nexts=[next_at for _, next_at, _ in following],
                 broken_reasons=[reason for _, _, reason in following],
             )
+            broken = [row["id"] for row, (_, _, reason) in zip(rows, following, strict=True) if reason is not None]
+            await self._tell_broken(session, broken)
         return len(rows)
+
+    async def _tell_broken(self, session: Session, ids: Sequence[UUID]) -> None:
+        """That triggers were quarantined is an event, if somebody listens. Hardly ever is there one."""
+        if ids:
+            await session.fetch("tell_broken", now=self._now(session), ids=list(ids))
 
     async def get(self, name: str) -> TriggerRow | None:
         row = await self._database.fetchrow("get_trigger", now=self._clock.now(), name=name)
@@ -139,10 +146,16 @@ class Triggers:
         return session.instant or self._clock.now()
 
     async def page(
-        self, *, limit: int, after: str | None = None, source: str | None = None, agent: str | None = None
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        source: str | None = None,
+        agent: str | None = None,
+        status: str | None = None,
     ) -> list[TriggerRow]:
         rows = await self._database.fetch(
-            "list_triggers", now=self._clock.now(), limit=limit, after=after, source=source, agent=agent
+            "list_triggers", now=self._clock.now(), limit=limit, after=after, source=source, agent=agent, status=status
         )
         return [row_of(row) for row in rows]
 
@@ -165,16 +178,23 @@ class Triggers:
             "wakes": [n.wake_at for n in new],
         }
 
-    async def set_paused(self, session: Session, row: TriggerRow, *, reasons: Sequence[str], plan: Plan | None) -> None:
-        """The trigger rests for ``reasons``; the plan is where its cursor stands now, None where it stood."""
+    async def set_paused(
+        self, session: Session, row: TriggerRow, *, pauses: Mapping[str, datetime | None], plan: Plan | None
+    ) -> None:
+        """The trigger rests for these reasons, each until its instant, if it has one. The plan is where its cursor
+        stands now, None where it stood.
+        """
+        reasons = sorted(pauses)
+        status = plan.status if plan else row.status
         await session.fetchrow(
             "set_paused",
             now=self._now(session),
             id=row.id,
-            paused=list(reasons),
-            status=plan.status if plan else row.status,
+            paused=reasons,
+            paused_until=[pauses[reason] for reason in reasons] if any(pauses.values()) else [],
+            status=status,
             next_at=plan.next_at if plan else row.next_at,
-            wake_at=plan.wake_at if plan else row.wake_at,
+            wake_at=wake_of(status, plan.wake_at if plan else row.wake_at, pauses),
             gap_reason=(plan.gap[0].value if plan.gap else None) if plan else row.gap_reason,
             gap_from=(plan.gap[1] if plan.gap else None) if plan else row.gap_from,
         )
@@ -253,104 +273,6 @@ class Triggers:
     async def agents(self, *, limit: int, name: str | None = None, after: str | None = None) -> list[dict[str, Any]]:
         rows = await self._database.fetch("list_agents", now=self._clock.now(), limit=limit, name=name, after=after)
         return [dict(row) for row in rows]
-
-
-Fired: TypeAlias = tuple[Decision, UUID, Occurrence]
-
-
-def _occurrence_columns(fired: Sequence[Fired]) -> dict[str, object]:
-    """Occurrences as materialise takes them. Where all say the same, that is sent once and not as a column."""
-    occurrences = [occurrence for _, _, occurrence in fired]
-    specs = [decision.spec for decision, _, _ in fired if decision.spec is not None]
-    nominal, nominals = uniform([occurrence.nominal_at for occurrence in occurrences])
-    lane, lanes = uniform([occurrence.lane for occurrence in occurrences])
-    priority, priorities = uniform([spec.priority for spec in specs])
-    overlap, overlaps = uniform([spec.overlap for spec in specs])
-    overlap_scope, overlap_scopes = uniform([spec.overlap_scope for spec in specs])
-    begin, begins = uniform([decision.begins for decision, _, _ in fired])
-    return {
-        "ids": [run_id for _, run_id, _ in fired],
-        "trigger_ids": [decision.trigger.id for decision, _, _ in fired],
-        "nominals": nominals,
-        "nominal": nominal,
-        # Without jitter the two instants are one, and nothing is sent.
-        "effectives": sparse([o.effective_at if o.effective_at != o.nominal_at else None for o in occurrences]),
-        "lanes": lanes,
-        "lane": lane,
-        "priorities": priorities,
-        "priority": priority,
-        "overlaps": overlaps,
-        "overlap": overlap,
-        "overlap_scopes": overlap_scopes,
-        "overlap_scope": overlap_scope,
-        "not_afters": sparse([_not_after(occurrence, decision.spec) for decision, _, occurrence in fired]),
-        "begins": begins,
-        "begin": begin,
-    }
-
-
-def _cursor_columns(decisions: Sequence[Decision]) -> dict[str, object]:
-    """Where the triggers stand now, in the same way. One that is broken stays where it was."""
-    plans = [decision.plan for decision in decisions]
-    old, olds = uniform([decision.trigger.next_at for decision in decisions])
-    status, statuses = uniform([p.status if p else "broken" for p in plans])
-    return {
-        "cursor_ids": [decision.trigger.id for decision in decisions],
-        "olds": olds,
-        "old": old,
-        "statuses": statuses,
-        "status": status,
-        "nexts": sparse([p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)]),
-        "wakes": sparse([p.wake_at if p else None for p in plans]),
-        "broken_reasons": sparse([decision.broken_reason for decision in decisions]),
-        "gap_reasons": sparse([p.gap[0].value if p and p.gap else None for p in plans]),
-        "gap_froms": sparse([p.gap[1] if p and p.gap else None for p in plans]),
-    }
-
-
-def _begun(rows: Sequence[Record], fired: Sequence[Fired]) -> list[Assignment]:
-    """The runs that were begun with their insert. What we have sent is not asked back."""
-    known = {run_id: (decision, occurrence) for decision, run_id, occurrence in fired}
-    begun = []
-    for row in rows:
-        if row["id"] is None:  # whether a hint was sent
-            continue
-        run_id, started_at, deadline_at, max_attempts, payload, scoped = row[:6]
-        decision, occurrence = known[run_id]
-        trigger = decision.trigger
-        begun.append(
-            Assignment(
-                run_id,
-                trigger.id,
-                trigger.name,
-                trigger.agent,
-                RunKind.SCHEDULE.value,
-                occurrence.lane.value,
-                1,
-                1,
-                max_attempts,
-                occurrence.nominal_at,
-                occurrence.effective_at,
-                started_at,
-                deadline_at,
-                payload,
-                None,
-                scoped,
-                decision.plan is not None and decision.plan.status == "waiting",
-                last_of(*row[6:10]),
-            )
-        )
-    return begun
-
-
-def _not_after(occurrence: Occurrence, spec: TriggerSpec | None) -> datetime | None:
-    """Until when a run may wait in the queue; a limit beyond the calendar's end is none."""
-    if spec is None or spec.expires_after is None:
-        return None
-    try:
-        return occurrence.effective_at + spec.expires_after
-    except OverflowError:
-        return None
 
 
 def _following(row: Record) -> tuple[str, datetime | None, str | None]:

@@ -1,13 +1,13 @@
 """Who is let in, and for which agents: by a key, which the hub knows only by its digest.
 
-Keys are asked for once there is one, and wherever the hub can be reached from another host.
+Keys are asked for once there is one of the scope ``agent``, and wherever the hub can be reached from another host.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tocsin.engine.roster import ANY, digest_of
-from tocsin.store.instances import InstanceRows
+from tocsin.engine.keys import ANY, digest_of
+from tocsin.store.keys import KeyRows
 
 
 class Unauthenticated(Exception):
@@ -22,7 +22,7 @@ class Forbidden(Exception):
 class Door:
     """is_open: without any key, processes of this host may come in."""
 
-    rows: InstanceRows
+    rows: KeyRows
     is_open: bool
 
     async def let_in(self, authorization: str, agents: Sequence[str]) -> str | None:
@@ -32,14 +32,15 @@ class Door:
         """
         scheme, _, key = authorization.partition(" ")
         is_given = scheme.lower() == "bearer" and bool(key.strip())
-        wanted, name, allowed = await self.rows.find_key(digest_of(key.strip()))
+        wanted, name, allowed = await self.rows.of_agent(digest_of(key.strip()))
         if is_given and name is not None:
             others = [agent for agent in agents if agent not in allowed and ANY not in allowed]
             if others:
                 raise Forbidden(f"key {name!r} is not for {', '.join(map(repr, sorted(others)))}")
+            await self.rows.touch(name)
             return name
         if is_given:
-            raise Unauthenticated("the key is not known here, or was revoked; `tocsin key create` makes one")
+            raise Unauthenticated("the key is not known here, or was revoked, or has expired: `tocsin key create`")
         if wanted or not self.is_open:
             raise Unauthenticated("a key is asked for: `tocsin key create`, then TOCSIN_AGENT_KEY for the process")
         return None

@@ -21,7 +21,7 @@ from tocsin.edges.grpc.door import Door, Forbidden, Unauthenticated
 from tocsin.edges.grpc.session import MAX_HELD, MAX_MESSAGE, Ending, Session
 from tocsin.hub import Replica
 from tocsin.settings import Settings
-from tocsin.store.instances import InstanceRows
+from tocsin.store.keys import KeyRows
 from tocsin.telemetry import Log
 from tocsin.v1 import agent_pb2 as pb
 
@@ -64,7 +64,7 @@ class AgentServer:
         self._settings = settings
         self._log = log
         self._patience = Patience(settings.suspect_after, settings.dead_after)
-        rows = InstanceRows(database=replica.database, clock=replica.house.clock)
+        rows = KeyRows(database=replica.database, clock=replica.house.clock)
         self._door = Door(rows, is_open=settings.is_grpc_local or settings.grpc_insecure)
         self._sessions: dict[UUID, Session] = {}
         self._handlers: set[asyncio.Task[Any]] = set()

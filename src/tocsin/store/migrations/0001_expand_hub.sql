@@ -13,10 +13,11 @@ CREATE TABLE tocsin.agents (
 );
 
 -- status: armed = has a next instant; waiting = counts from the end of the run in hand;
--- ended = the schedule has no further instant; manual = no schedule; broken = quarantined;
--- deleted = kept for its runs' sake.
+-- ended = the schedule has no further instant; manual = no schedule; listening = events call it, as the
+-- policy's "event" says; broken = quarantined; deleted = kept for its runs' sake.
 -- next_at is the cursor: the first nominal instant not yet decided. wake_at is when the planner
 -- looks at it: the cursor plus jitter, or an hour later while paused.
+-- paused: the reasons for which it rests; paused_until: beside each, when it ends by itself, or NULL; empty where none does.
 CREATE TABLE tocsin.triggers (
     id            uuid PRIMARY KEY,
     name          text NOT NULL,
@@ -27,26 +28,33 @@ CREATE TABLE tocsin.triggers (
     source        text NOT NULL,
     version       bigint NOT NULL DEFAULT 1 CHECK (version > 0),
     status        text NOT NULL
-                  CHECK (status IN ('armed', 'waiting', 'ended', 'manual', 'broken', 'deleted')),
+                  CHECK (status IN ('armed', 'waiting', 'ended', 'manual', 'listening', 'broken', 'deleted')),
     broken_reason text,
     paused        text[] NOT NULL DEFAULT '{}',
     paused_at     timestamptz,
+    paused_until  timestamptz[] NOT NULL DEFAULT '{}',
     next_at       timestamptz,
     wake_at       timestamptz,
     gap_reason    text,
     gap_from      timestamptz,
     created_at    timestamptz NOT NULL,
     changed_at    timestamptz NOT NULL,
-    CONSTRAINT triggers_armed_has_next CHECK ((status = 'armed') = (wake_at IS NOT NULL)),
+    -- One that listens is looked at when the first of its pauses that have an end is over.
+    CONSTRAINT triggers_armed_has_next CHECK (CASE status WHEN 'armed' THEN wake_at IS NOT NULL
+        WHEN 'listening' THEN wake_at IS NULL OR (wake_at = ANY (paused_until)) IS TRUE ELSE wake_at IS NULL END),
     CONSTRAINT triggers_armed_has_cursor CHECK (status <> 'armed' OR next_at IS NOT NULL),
     CONSTRAINT triggers_broken_says_why CHECK ((status = 'broken') = (broken_reason IS NOT NULL)),
     CONSTRAINT triggers_paused_since CHECK ((paused = '{}') = (paused_at IS NULL)),
+    CONSTRAINT triggers_paused_each_until CHECK (paused_until = '{}' OR cardinality(paused) = cardinality(paused_until)),
     CONSTRAINT triggers_gap_whole CHECK ((gap_reason IS NULL) = (gap_from IS NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
 CREATE UNIQUE INDEX triggers_name ON tocsin.triggers (name) WHERE status <> 'deleted';
 CREATE INDEX triggers_wake ON tocsin.triggers (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX triggers_waiting ON tocsin.triggers (id) WHERE status = 'waiting';
+CREATE INDEX triggers_listening ON tocsin.triggers (id) WHERE status = 'listening';
+-- Those among them that want to hear what the hub itself has to tell.
+CREATE INDEX triggers_hearing ON tocsin.triggers (id) WHERE status = 'listening' AND policy -> 'event' ? 'hears';
 
 -- One occurrence, one run, for ever (docs/semantics.md, 1.1): an instant of a schedule, or a key by which a run
 -- was asked for. Written once and never changed, so that a run's claim and end touch no index of these.
@@ -65,6 +73,7 @@ CREATE UNIQUE INDEX occurrences_key ON tocsin.occurrences (trigger_id, key) WHER
 -- permit: the number of the slot it holds among its agent's (or key's) concurrency.
 -- seq: how many edges of the graph it has taken. Each claim raises the fence and is left by one more edge,
 -- so the state, the fence and seq say the same in two ways, and the check below holds them to it.
+-- depth: how many runs stand before it in its chain of events, itself included.
 -- asked_by, claimed_by, ended_by: who took its first, its latest claim's and its last edge; an end without a
 -- name is its claimant's own.
 CREATE TABLE tocsin.runs (
@@ -72,7 +81,7 @@ CREATE TABLE tocsin.runs (
     trigger_id          uuid NOT NULL,
     trigger_version     bigint NOT NULL,
     agent               text NOT NULL,
-    kind                text NOT NULL CHECK (kind IN ('schedule', 'manual', 'backfill', 'follow_up')),
+    kind                text NOT NULL CHECK (kind IN ('schedule', 'manual', 'backfill', 'follow_up', 'event')),
     nominal_at          timestamptz NOT NULL,
     effective_at        timestamptz NOT NULL,
     occurrence_key      text,
@@ -91,6 +100,7 @@ CREATE TABLE tocsin.runs (
     attempt             smallint NOT NULL DEFAULT 0,
     max_attempts        smallint NOT NULL CHECK (max_attempts > 0),
     lost                smallint NOT NULL DEFAULT 0,
+    depth               smallint NOT NULL DEFAULT 0 CHECK (depth >= 0),
     fence               bigint NOT NULL DEFAULT 0,
     seq                 integer NOT NULL DEFAULT 1,
     holder              uuid,
@@ -173,14 +183,38 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            || holder
 $$;
 
--- Who may connect as an agent process, and for which agents. digest: of the key, which is shown once.
-CREATE TABLE tocsin.agent_keys (
-    name       text PRIMARY KEY,
-    digest     bytea NOT NULL UNIQUE,
-    agents     text[] NOT NULL,
-    created_at timestamptz NOT NULL,
-    revoked_at timestamptz
+-- Who may do what: by the API, or as an agent process for these agents. digest: of the key, which is shown once.
+CREATE TABLE tocsin.keys (
+    name         text PRIMARY KEY,
+    digest       bytea NOT NULL UNIQUE,
+    scopes       text[] NOT NULL,
+    agents       text[] NOT NULL,
+    created_at   timestamptz NOT NULL,
+    created_by   text NOT NULL,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT keys_scopes_known
+        CHECK (scopes <> '{}' AND scopes <@ ARRAY['read', 'operate', 'admin', 'emit', 'agent']),
+    CONSTRAINT keys_agents_of_processes CHECK (('agent' = ANY (scopes)) = (agents <> '{}')),
+    CONSTRAINT keys_expire_later CHECK (expires_at > created_at)
 );
+
+-- What was answered to a request that came with a key of its own, so that the same request is answered alike.
+-- status: none, while it is being answered. For a day.
+CREATE TABLE tocsin.answers (
+    actor       text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    begun_at    timestamptz NOT NULL,
+    status      smallint,
+    headers     jsonb,
+    body        bytea,
+    PRIMARY KEY (actor, key),
+    CONSTRAINT answers_whole CHECK ((status IS NULL) = (body IS NULL) AND (status IS NULL) = (headers IS NULL))
+);
+
+CREATE INDEX answers_begun ON tocsin.answers (begun_at);
 
 -- The trail's older part: the claims of a run that is queued again, and the edges back into the queue.
 -- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.
@@ -261,7 +295,8 @@ CREATE TABLE tocsin.skips (
     trigger_id uuid NOT NULL,
     first_at   timestamptz NOT NULL,
     reason     text NOT NULL CHECK (reason IN
-               ('overlap', 'missed', 'expired', 'paused', 'withdrawn', 'budget', 'gate', 'breaker', 'catch_up_cap')),
+               ('overlap', 'missed', 'expired', 'paused', 'withdrawn', 'budget', 'gate', 'breaker', 'catch_up_cap',
+                'filter', 'depth')),
     last_at    timestamptz NOT NULL,
     count      bigint NOT NULL CHECK (count > 0),
     decided_at timestamptz NOT NULL,
@@ -294,13 +329,109 @@ CREATE TABLE tocsin.replicas (
     draining   boolean NOT NULL DEFAULT false
 );
 
+-- What happened, as others or the hub itself told it. Its key is CloudEvents' own: told twice, it is taken once.
+-- matched_at: when triggers were looked for, in the transaction that wrote their runs; none, while it waits for that.
+-- fault: why nobody could read it. depth: how many runs stand before it in its chain.
+CREATE TABLE tocsin.events (
+    source      text NOT NULL CHECK (octet_length(source) BETWEEN 1 AND 1000 AND source !~ '\s'),
+    id          text NOT NULL CHECK (octet_length(id) BETWEEN 1 AND 500),
+    seq         bigint GENERATED ALWAYS AS IDENTITY,
+    type        text NOT NULL CHECK (octet_length(type) BETWEEN 1 AND 1000),
+    subject     text CHECK (octet_length(subject) BETWEEN 1 AND 1000),
+    time        timestamptz CHECK (time BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'),
+    data        jsonb NOT NULL,
+    depth       smallint NOT NULL DEFAULT 0 CHECK (depth >= 0),
+    received_at timestamptz NOT NULL,
+    matched_at  timestamptz,
+    fault       text,
+    PRIMARY KEY (source, id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
+
+CREATE INDEX events_unmatched ON tocsin.events (seq) WHERE matched_at IS NULL;
+CREATE INDEX events_received ON tocsin.events (received_at);
+
+-- Where debounce, throttle and batch stand: a row for each trigger and key. run_id: of the latest run; while that is
+-- queued and its instant lies ahead, further events go into it. count, size: what it was given. free_at: before which
+-- throttle lets no further run begin.
+CREATE TABLE tocsin.event_windows (
+    trigger_id uuid NOT NULL,
+    key        text NOT NULL,
+    run_id     uuid,
+    opened_at  timestamptz,
+    count      integer NOT NULL DEFAULT 0,
+    size       integer NOT NULL DEFAULT 0,
+    free_at    timestamptz,
+    touched_at timestamptz NOT NULL,
+    PRIMARY KEY (trigger_id, key)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+-- What changes whenever a trigger that listens, or whether it does, changes: by it a process knows that what it
+-- remembers of them still holds. Each row's version is that of its storage, so that nothing can be forgotten.
+CREATE FUNCTION tocsin.listening_version() RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT count(*) || ':' || coalesce(sum(uuid_hash_extended(t.id, t.xmin::text::bigint)), 0)
+      FROM tocsin.triggers t
+     WHERE t.status = 'listening'
+$$;
+
+-- Whether a trigger listens to what the hub itself has to tell, of this kind and about this subject. A row that was
+-- written by hand may say anything: it is a no.
+CREATE FUNCTION tocsin.is_heard(type text, subject text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT EXISTS (
+        SELECT FROM tocsin.triggers t
+         CROSS JOIN LATERAL (SELECT t.policy -> 'event' -> 'hears' AS pairs) p
+         CROSS JOIN LATERAL jsonb_array_elements(
+            CASE jsonb_typeof(p.pairs) WHEN 'array' THEN p.pairs ELSE '[]' END) AS h (pair)
+         WHERE t.status = 'listening' AND t.policy -> 'event' ? 'hears'
+           AND h.pair ->> 0 = is_heard.type AND is_heard.subject LIKE h.pair ->> 1 ESCAPE '')
+$$;
+
+-- What a run's end tells. An output that would not leave room for the rest is left out.
+CREATE FUNCTION tocsin.told_of_run(
+    id uuid, trigger text, agent text, kind text, attempt integer, reason text, nominal_at timestamptz, output jsonb,
+    error text
+) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT jsonb_build_object(
+        'run_id', id, 'trigger', trigger, 'agent', agent, 'kind', kind, 'attempt', attempt, 'reason', reason,
+        'nominal_at', to_char(nominal_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'output', CASE WHEN octet_length(output::text) <= 1000000 THEN output END, 'error', error)
+$$;
+
+-- Tell the hub of an event from within a transaction of your own: rolled back, it never happened. The same source and
+-- dedup_key are taken once; without a key each call is an event of its own. False when it was known already.
+CREATE FUNCTION tocsin.emit(
+    type text, source text, data jsonb DEFAULT NULL, dedup_key text DEFAULT NULL, subject text DEFAULT NULL
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF emit.source = 'tocsin' THEN
+        RAISE EXCEPTION 'event source ''tocsin'': is the hub''s own, name another' USING ERRCODE = '22023';
+    END IF;
+    IF octet_length(emit.data::text) > 1000000 THEN
+        RAISE EXCEPTION 'event data is % bytes; at most 1,000,000 are taken: store it elsewhere and pass a reference',
+            octet_length(emit.data::text) USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, received_at)
+    VALUES (emit.source, coalesce(emit.dedup_key, gen_random_uuid()::text), emit.type, emit.subject, now(),
+            coalesce(emit.data, 'null'), now())
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        PERFORM pg_notify('tocsin', 'events sql');
+    END IF;
+    RETURN FOUND;
+END
+$$;
+
 -- Instants outside the calendar of those who read them are refused where they are written: one such row
 -- would stop every loop that meets it.
 
 ALTER TABLE tocsin.triggers ADD CONSTRAINT triggers_within_calendar CHECK (
     next_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
     AND wake_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
-    AND gap_from BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00');
+    AND gap_from BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'
+    AND '0001-01-01 00:00:00+00' <= ALL (paused_until) AND '9999-12-31 23:59:59.999999+00' >= ALL (paused_until));
 
 ALTER TABLE tocsin.runs ADD CONSTRAINT runs_within_calendar CHECK (
     nominal_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'

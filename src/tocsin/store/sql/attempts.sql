@@ -291,9 +291,26 @@ WITH instant AS (
      ORDER BY c.trigger_id, c.nominal_at DESC
     ON CONFLICT (trigger_id) DO UPDATE
        SET run_id = excluded.run_id, nominal_at = excluded.nominal_at, finished_at = excluded.finished_at
+), heard AS (
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, depth, received_at)
+    SELECT 'tocsin', c.id::text, 'run.' || c.state, t.name, c.finished_at,
+           tocsin.told_of_run(r.id, t.name, r.agent, r.kind, c.tried, c.reason, r.nominal_at, g.output,
+                              c.error_kind || ': ' || c.error_message),
+           r.depth, c.finished_at
+      FROM closed c
+      JOIN given g ON g.id = c.id
+      JOIN tocsin.runs r ON r.id = c.id
+      JOIN tocsin.triggers t ON t.id = c.trigger_id
+     WHERE (SELECT EXISTS (SELECT FROM tocsin.triggers h
+                            WHERE h.status = 'listening' AND h.policy -> 'event' ? 'hears'))
+       AND c.state IN ('succeeded', 'failed')
+       AND tocsin.is_heard('run.' || c.state, t.name)
+     ORDER BY c.id
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('tocsin', 'events settled')
 ), asked AS (
-    SELECT f.id, f.key, f.input, w.at, p.trigger_id, p.trigger_version, p.agent, p.priority, p.scope, a.deadline,
-           a.max_attempts
+    SELECT f.id, f.key, f.input, w.at, p.trigger_id, p.trigger_version, p.agent, p.priority, p.scope, p.depth,
+           a.deadline, a.max_attempts
       FROM unnest(:follow_ids::uuid[], :follow_parents::uuid[], :follow_keys::text[], :follow_ats::timestamptz[],
                   :follow_afters::interval[], :follow_inputs::text[])
         AS f (id, parent, key, at, after, input)
@@ -312,10 +329,10 @@ WITH instant AS (
 ), woken AS (
     INSERT INTO tocsin.runs (id, trigger_id, trigger_version, agent, kind, nominal_at, effective_at,
                              occurrence_key, lane, priority, overlap, scope, available_at, deadline_at,
-                             max_attempts, input, queued_at, asked_by)
+                             max_attempts, input, queued_at, asked_by, depth)
     SELECT k.id, k.trigger_id, k.trigger_version, k.agent, 'follow_up', k.at, k.at, k.key, 'live', k.priority,
            CASE WHEN k.scope IS NULL THEN 'allow' ELSE 'queue_all' END, k.scope, k.at, k.at + k.deadline,
-           k.max_attempts, k.input::jsonb, instant.now, :actor
+           k.max_attempts, k.input::jsonb, instant.now, :actor, k.depth
       FROM asked k, instant
      WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
 ), missed AS MATERIALIZED (
@@ -364,6 +381,22 @@ WITH closed AS (
      ORDER BY c.trigger_id, c.nominal_at DESC
     ON CONFLICT (trigger_id) DO UPDATE
        SET run_id = excluded.run_id, nominal_at = excluded.nominal_at, finished_at = excluded.finished_at
+), heard AS (
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, depth, received_at)
+    SELECT 'tocsin', c.id::text, 'run.succeeded', t.name, c.finished_at,
+           tocsin.told_of_run(r.id, t.name, r.agent, r.kind, r.attempt, NULL, r.nominal_at, g.output::jsonb, NULL),
+           r.depth, c.finished_at
+      FROM closed c
+      JOIN tocsin.runs r ON r.id = c.id
+      JOIN tocsin.triggers t ON t.id = c.trigger_id
+      JOIN unnest(:ids, :outputs) AS g (id, output) ON g.id = c.id
+     -- Spelled out: a function would be planned anew with each execution, and nearly always nobody listens.
+     WHERE (SELECT EXISTS (SELECT FROM tocsin.triggers h
+                            WHERE h.status = 'listening' AND h.policy -> 'event' ? 'hears'))
+       AND tocsin.is_heard('run.succeeded', t.name)
+     ORDER BY c.id
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('tocsin', 'events settled')
 )
 SELECT CASE WHEN count(*) < cardinality(:ids) THEN coalesce(array_agg(c.id), '{}') END AS ours
   FROM closed c

@@ -78,8 +78,8 @@ SELECT r.id, r.fence, r.agent
 -- name: beat
 -- The beats of many processes at once: their leases run on, if they were not ended and the stream is the newest.
 -- A row for each lease that does ('renewed'), for each run that is to stop or that its holder does not know, and for
--- each of the keys that was revoked. named: the process has named it, and not only its hub. name: the agent's, or the
--- key's.
+-- each of the keys that was revoked or has expired. named: the process has named it, and not only its hub. name: the
+-- agent's, or the key's.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), given AS (
@@ -122,8 +122,9 @@ SELECT 'stray', r.holder, r.id, r.fence, r.agent
    AND NOT EXISTS (SELECT FROM held h WHERE h.id = r.id AND h.fence = r.fence AND h.named)
  UNION ALL
 SELECT 'revoked', NULL, NULL, NULL, k.name
-  FROM tocsin.agent_keys k
- WHERE k.name = ANY (:keys::text[]) AND k.revoked_at IS NOT NULL
+  FROM tocsin.keys k
+ CROSS JOIN instant
+ WHERE k.name = ANY (:keys::text[]) AND (k.revoked_at IS NOT NULL OR k.expires_at <= instant.now)
 
 -- name: disconnect_instance
 -- Its stream has ended, unless it has a newer one by now.
@@ -162,6 +163,19 @@ WITH instant AS (
      WHERE l.holder = s.id AND s.is_silent AND (s.is_silent_twice OR NOT y.granted)
        AND l.ended_at IS NULL AND l.expires_at < instant.now
     RETURNING l.holder, s.name
+), heard AS (
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, received_at)
+    SELECT 'tocsin', b.holder::text, 'instance.lost', b.name, instant.now,
+           jsonb_build_object('id', b.holder, 'name', b.name, 'version', i.version, 'agents', to_jsonb(i.agents),
+                              'labels', i.labels),
+           instant.now
+      FROM buried b
+      JOIN tocsin.instances i ON i.id = b.holder
+     CROSS JOIN instant
+     WHERE tocsin.is_heard('instance.lost', b.name)
+     ORDER BY b.holder
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('tocsin', 'events lost')
 )
 SELECT b.holder, b.name, NULL::bigint AS silent, NULL::bigint AS known FROM buried b
  UNION ALL
@@ -183,27 +197,3 @@ SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at
    AND (:name::text IS NULL OR i.name = :name OR i.id::text = :name)
  ORDER BY i.started_at DESC, i.id
  LIMIT :limit::bigint
-
--- name: create_key
--- A key by its digest, for these agents. No row: the name is taken.
-INSERT INTO tocsin.agent_keys (name, digest, agents, created_at)
-VALUES (:name::text, :digest::bytea, :agents::text[], coalesce(:now::timestamptz, now()))
-ON CONFLICT (name) DO NOTHING
-RETURNING name
-
--- name: list_keys
--- Keys by name.
-SELECT k.name, k.agents, k.created_at, k.revoked_at FROM tocsin.agent_keys k ORDER BY k.name
-
--- name: revoke_key
--- The key opens nothing any more, and replicas look whom it has let in.
-UPDATE tocsin.agent_keys k
-   SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
- WHERE k.name = :name::text
-RETURNING k.name, pg_notify('tocsin', 'keys') AS hint
-
--- name: find_key
--- Whom the key lets in, and whether keys are asked for at all.
-SELECT EXISTS (SELECT FROM tocsin.agent_keys a WHERE a.revoked_at IS NULL) AS wanted, k.name, k.agents
-  FROM (SELECT :digest::bytea AS digest) g
-  LEFT JOIN tocsin.agent_keys k ON k.digest = g.digest AND k.revoked_at IS NULL

@@ -119,7 +119,8 @@ SELECT coalesce(:now::timestamptz, clock_timestamp()) AS now,
        EXISTS (SELECT FROM tocsin.runs r WHERE r.holder <> :holder::uuid) AS others_run,
        EXISTS (SELECT FROM tocsin.triggers t WHERE t.status = 'waiting') AS waiting,
        EXISTS (SELECT FROM tocsin.runs r
-                WHERE r.state = 'running' AND r.cancel_requested_at IS NOT NULL) AS cancelling
+                WHERE r.state = 'running' AND r.cancel_requested_at IS NOT NULL) AS cancelling,
+       EXISTS (SELECT FROM tocsin.events e WHERE e.matched_at IS NULL) AS unmatched
 
 -- name: list_replicas
 -- Replicas, newest first, with what they hold.

@@ -78,6 +78,20 @@ WITH instant AS (
       FROM swept s
     ON CONFLICT (run_id, fence) DO UPDATE
        SET error_kind = excluded.error_kind, error_message = excluded.error_message
+), heard AS (
+    INSERT INTO tocsin.events (source, id, type, subject, time, data, depth, received_at)
+    SELECT 'tocsin', s.id::text, 'run.failed', t.name, instant.now,
+           tocsin.told_of_run(r.id, t.name, r.agent, r.kind, s.attempt, s.reason, r.nominal_at, NULL,
+                              'Lost: its holder ' || s.holder || ' was lost'),
+           r.depth, instant.now
+      FROM swept s
+      JOIN tocsin.runs r ON r.id = s.id
+      JOIN tocsin.triggers t ON t.id = s.trigger_id
+     CROSS JOIN instant
+     WHERE s.state = 'failed' AND tocsin.is_heard('run.failed', t.name)
+     ORDER BY s.id
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('tocsin', 'events settled')
 )
 SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder,
        CASE WHEN s.state = 'queued' THEN pg_notify('tocsin', 'runs ' || :actor) END AS hint
@@ -295,7 +309,8 @@ WITH ended AS (
 SELECT count(*) AS count FROM ended
 
 -- name: list_runs
--- Runs, newest first, before a given id.
+-- Runs, newest first, before a given id. The filters stand in one CASE, which the planner holds to pass half of
+-- what it sees: so it walks the ids in order until the page is full, where it would else collect and sort them all.
 SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r.max_attempts, r.fence, r.lane,
        r.priority, r.overlap, r.nominal_at, r.effective_at, r.available_at, r.queued_at, r.started_at, r.finished_at,
        r.output, r.input, r.holder, r.lost, r.cancel_requested_at, a.error_kind, a.error_message, a.progress,
@@ -303,11 +318,14 @@ SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r
   FROM tocsin.runs r
   JOIN tocsin.triggers t ON t.id = r.trigger_id
   LEFT JOIN tocsin.attempts a ON a.run_id = r.id AND a.fence = r.fence
- WHERE (:trigger_id::uuid IS NULL OR r.trigger_id = :trigger_id)
-   AND (:agent::text IS NULL OR r.agent = :agent)
-   AND (:states::text[] IS NULL OR r.state = ANY (:states))
-   AND (:before::uuid IS NULL OR r.id < :before)
-   AND (:since::timestamptz IS NULL OR r.queued_at >= :since AND r.id >= :first::uuid)
+ WHERE r.id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+   AND r.id >= coalesce(:first::uuid, '00000000-0000-0000-0000-000000000000')
+   AND CASE WHEN r.trigger_id <> :trigger_id::uuid THEN false
+            WHEN r.agent <> :agent::text THEN false
+            WHEN r.state <> ALL (:states::text[]) THEN false
+            WHEN r.queued_at < :since::timestamptz THEN false
+            WHEN r.queued_at > :until::timestamptz THEN false
+            ELSE true END
  ORDER BY r.id DESC
  LIMIT :limit::bigint
 

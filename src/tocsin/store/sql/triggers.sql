@@ -2,7 +2,10 @@
 -- Due triggers, oldest first, locked until the transaction ends. A holder of the locks that stands still
 -- for longer than it takes to decide loses them, so that its peers go on.
 SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.next_at, t.wake_at, t.paused <> '{}' AS paused, t.gap_reason,
-       t.gap_from, coalesce(:now::timestamptz, now()) AS now
+       t.gap_from,
+       CASE WHEN t.paused_until <> '{}' THEN (SELECT min(e.until) FROM unnest(t.paused_until) AS e (until))
+       END AS resumes_at,
+       coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.wake_at <= coalesce(:now::timestamptz, now())
    AND (SELECT set_config('idle_in_transaction_session_timeout', '1500ms', true)) IS NOT NULL
@@ -157,7 +160,7 @@ RETURNING t.id
 -- name: lock_trigger
 -- One trigger by its name, locked until the transaction ends.
 SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
-       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       t.paused, t.paused_at, t.paused_until, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.name = :name::text AND t.status <> 'deleted'
@@ -166,7 +169,7 @@ SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version
 -- name: get_trigger
 -- One trigger by its name.
 SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
-       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       t.paused, t.paused_at, t.paused_until, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.name = :name::text AND t.status <> 'deleted'
@@ -180,22 +183,26 @@ SELECT t.id
  LIMIT 1
 
 -- name: list_triggers
--- Triggers by name, after a given name.
+-- Triggers by name, after a given name; the filters stand in one CASE, as in list_runs.
 SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
-       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       t.paused, t.paused_at, t.paused_until, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.status <> 'deleted'
-   AND (:after::text IS NULL OR t.name > :after)
-   AND (:source::text IS NULL OR t.source = :source)
-   AND (:agent::text IS NULL OR t.agent = :agent)
+   AND t.name > coalesce(:after::text, '')
+   AND CASE WHEN CASE WHEN t.status IN ('armed', 'listening') AND t.paused <> '{}' THEN 'paused' ELSE t.status END
+                 <> :status::text
+            THEN false
+            WHEN t.source <> :source::text THEN false
+            WHEN t.agent <> :agent::text THEN false
+            ELSE true END
  ORDER BY t.name
  LIMIT :limit::bigint
 
 -- name: lock_named
 -- The triggers of these names, locked in one order until the transaction ends.
 SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version, t.status, t.broken_reason,
-       t.paused, t.paused_at, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
+       t.paused, t.paused_at, t.paused_until, t.next_at, t.wake_at, t.gap_reason, t.gap_from, t.created_at, t.changed_at,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.triggers t
  WHERE t.status <> 'deleted' AND t.name = ANY (:names::text[])
@@ -228,9 +235,9 @@ UPDATE tocsin.triggers t
 RETURNING t.id, t.version
 
 -- name: set_paused
--- Set the reasons for which a trigger rests and where its cursor stands.
+-- Set the reasons for which a trigger rests, when they end, and where its cursor stands.
 UPDATE tocsin.triggers t
-   SET paused = :paused::text[],
+   SET paused = :paused::text[], paused_until = :paused_until::timestamptz[],
        paused_at = CASE WHEN :paused = '{}' THEN NULL
                         ELSE coalesce(t.paused_at, :now::timestamptz, now()) END,
        status = :status::text, next_at = :next_at::timestamptz, wake_at = :wake_at::timestamptz,
@@ -325,7 +332,10 @@ SELECT w.at, w.until, w.kind, w.decision, w.reason, w.count, w.run_id, w.decided
                    AND o.nominal_at BETWEEN :since::timestamptz AND :until::timestamptz) o
           JOIN tocsin.runs r ON r.id = o.run_id
          UNION ALL
-        SELECT s.first_at, s.last_at, 'schedule', 'skipped', s.reason, s.count, NULL, s.decided_at, s.actor
+        SELECT s.first_at, s.last_at,
+               CASE WHEN EXISTS (SELECT FROM tocsin.triggers t WHERE t.id = s.trigger_id AND t.policy ? 'event')
+                    THEN 'event' ELSE 'schedule' END,
+               'skipped', s.reason, s.count, NULL, s.decided_at, s.actor
           FROM tocsin.skips s
          WHERE s.trigger_id = :trigger_id AND s.last_at >= :since AND s.first_at <= :until) w
  ORDER BY w.at DESC

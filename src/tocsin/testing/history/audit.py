@@ -64,7 +64,7 @@ _CHANGES: Final = (
 _FURTHER: Final = {
     "replicas": "SELECT p.id, p.name, p.started_at FROM tocsin.replicas p",
     "instances": "SELECT i.id, i.name, i.key FROM tocsin.instances i",
-    "keys": "SELECT k.name, k.agents FROM tocsin.agent_keys k",
+    "keys": "SELECT k.name, k.agents FROM tocsin.keys k WHERE 'agent' = ANY (k.scopes)",
     "late_results": "SELECT l.run_id, l.fence, l.holder, l.state FROM tocsin.late_results l",
     "sessions": "SELECT a.pid, a.application_name, a.state, a.xact_start, clock_timestamp() AS now"
     " FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend'",

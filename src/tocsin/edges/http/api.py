@@ -1,0 +1,98 @@
+"""The API: every operation on one application, and its description."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from tocsin.clock import SystemClock
+from tocsin.domain.errors import TocsinError
+from tocsin.edges.http import fleet, insight, keys, runs, triggers
+from tocsin.edges.http.describe import described
+from tocsin.edges.http.gate import Gate
+from tocsin.edges.http.once import Once
+from tocsin.edges.http.operation import Edge, Operation
+from tocsin.edges.http.problems import (
+    DESCRIPTION_AT,
+    Problem,
+    on_broken,
+    on_error,
+    on_gone,
+    on_http,
+    on_invalid,
+    on_problem,
+)
+from tocsin.edges.http.throttle import Throttle
+from tocsin.engine.control import Control
+from tocsin.engine.keys import KeyRing
+from tocsin.hub import Replica
+from tocsin.store.answers import Answers
+from tocsin.store.database import Database
+from tocsin.telemetry import Log
+from tocsin.version import __version__
+
+MOST_ACTORS: Final = 1_000
+"""In whose names operations are kept at hand."""
+
+
+def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) -> FastAPI:
+    """The API of a replica, on sessions of its own. is_local: only processes of this host can reach it."""
+    clock = SystemClock()
+    controls: dict[str, Control] = {}
+
+    def control(actor: str) -> Control:
+        if actor not in controls:
+            if len(controls) >= MOST_ACTORS:
+                controls.clear()
+            controls[actor] = Control(
+                database=database, clock=clock, actor=actor, desk=replica.desk, hearing=replica.hearing, log=log
+            )
+        return controls[actor]
+
+    gate = Gate(
+        ring=KeyRing(database=database, clock=clock), throttle=Throttle(clock=clock), is_local=is_local, log=log
+    )
+    once = Once(answers=Answers(database=database, clock=clock), log=log)
+    app = make_api(Edge(control=control, gate=gate, once=once, log=log))
+    # Made here, in the caller's thread, it holds nobody up when it is first asked for.
+    app.openapi()
+    return app
+
+
+def make_api(edge: Edge) -> FastAPI:
+    """The application. It takes a second to make, once."""
+    app = FastAPI(
+        title="Tocsin",
+        version=__version__,
+        openapi_url=DESCRIPTION_AT,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.router.route_class = Operation
+    app.state.edge = edge
+    app.state.log = edge.log
+    for noun in (triggers, runs, fleet, insight, keys):
+        noun.add_to(app)
+    app.add_exception_handler(Exception, on_broken)
+    app.add_exception_handler(ClientDisconnect, on_gone)
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(TocsinError, on_error)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """The description is made when it is first asked for."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = described(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the framework's own way

@@ -1,0 +1,77 @@
+"""How a replica comes to its API: a key where one is needed, and the framework loaded beside the work."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from tocsin.domain.errors import Conflict, Refused
+from tocsin.edges.http.front import Api, Front
+from tocsin.engine.control import Control
+from tocsin.hub import Replica
+from tocsin.settings import Settings
+from tocsin.store.database import Database
+from tocsin.telemetry import Log
+
+SESSIONS: Final = 4
+
+FIRST_KEY: Final = "first"
+"""The name of the key that is made where one is needed and there is none."""
+
+
+async def ensure_key(control: Control, settings: Settings, *, may_make: bool, tell: Callable[[str], None]) -> None:
+    """Whoever can reach the API from another host needs a key, so there is one. tell: is shown the one that was made.
+
+    Raises: Refused, where there is none and none may be made.
+    """
+    if settings.is_http_local or await control.keys.are_asked_for():
+        return
+    if not may_make:
+        raise Refused(
+            f"TOCSIN_HTTP_BIND={settings.http_bind} can be reached from other hosts, and there is no API key: make "
+            "one with `tocsin key create NAME --scope admin`, or choose another address, such as 127.0.0.1:8620"
+        )
+    try:
+        made = await control.keys.create(FIRST_KEY, scopes=["admin"])
+    except Conflict:
+        # Another replica was first, and has shown it; or there was one of that name, which is revoked.
+        if await control.keys.are_asked_for():
+            return
+        raise
+    tell(f"API key {FIRST_KEY!r} of scope admin, shown this once: {made['key']}")
+
+
+@asynccontextmanager
+async def hosted_api(front: Front, *, dsn: str, replica: Replica, log: Log) -> AsyncIterator[None]:
+    """The API joins when it is made, beside the work that has begun. Its sessions are its own: whoever asks a lot
+    does not keep the engine from its.
+    """
+    database = Database(dsn, pooler=replica.settings.pooled, size=SESSIONS)
+    joining = asyncio.create_task(_join(front, database, replica, log), name="api")
+    try:
+        yield
+    finally:
+        joining.cancel()
+        await asyncio.wait({joining})
+        await database.close()
+
+
+async def _join(front: Front, database: Database, replica: Replica, log: Log) -> None:
+    try:
+        # In a thread, as it takes a while that agents and schedules should not have to wait for.
+        api = await asyncio.to_thread(_made, database, replica, log)
+    except ImportError as error:
+        log.error("api.failed", error=str(error), advice="pip install 'tocsin[hub]'")
+        return
+    # What was made stays: a collection in the middle of a burst need not walk over it.
+    gc.freeze()
+    front.join(api)
+    log.info("api.joined")
+
+
+def _made(database: Database, replica: Replica, log: Log) -> Api:
+    """The API. Called in a thread; what it makes belongs to the event loop all the same."""
+    from tocsin.edges.http.api import api_of  # noqa: PLC0415
+
+    return api_of(database=database, replica=replica, is_local=replica.settings.is_http_local, log=log)

@@ -1,0 +1,79 @@
+"""The triggers that listen, as this process remembers them.
+
+Reads: all of them, when the version that came with the events is not the one that is remembered. Whoever writes a
+run holds its trigger first, and finds an older version out. Those of one type are found by it.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from tocsin.domain.errors import BadInput
+from tocsin.domain.event import Event
+from tocsin.domain.event_rule import EventRule
+from tocsin.domain.trigger import TriggerSpec
+from tocsin.store.database import Session
+from tocsin.store.events import Events, Listening
+from tocsin.store.trigger_rows import read_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A trigger that listens, its row read."""
+
+    id: UUID
+    name: str
+    version: int
+    spec: TriggerSpec
+    rule: EventRule
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    id: UUID
+    name: str
+    version: int
+    reason: str
+
+
+class Hearing:
+    """Shared by all who match events in one process. Reading it anew twice at once does no harm."""
+
+    def __init__(self) -> None:
+        self._version = ""
+        self._by_type: dict[str, list[Listener]] = {}
+        self._others: list[Listener] = []
+        self.unreadable: list[Unreadable] = []
+
+    def knows(self, version: str) -> bool:
+        return self._version == version
+
+    async def read(self, session: Session, events: Events) -> None:
+        """All that listens stands here as it does in the database."""
+        version, rows = await events.listening(session)
+        by_type: dict[str, list[Listener]] = {}
+        others: list[Listener] = []
+        unreadable: list[Unreadable] = []
+        for row in rows:
+            try:
+                listener = _read(row)
+            except (BadInput, ValueError, TypeError, LookupError, RecursionError) as error:
+                unreadable.append(Unreadable(row.id, row.name, row.version, str(error) or type(error).__name__))
+                continue
+            kind = listener.rule.exact_type
+            (others if kind is None else by_type.setdefault(kind, [])).append(listener)
+        self._by_type, self._others, self.unreadable, self._version = by_type, others, unreadable, version
+
+    def candidates(self, event: Event) -> list[Listener]:
+        """Those whose type may be the event's, all as of this moment."""
+        return [*self._by_type.get(event.type, ()), *self._others]
+
+    def forget(self) -> None:
+        """It is read anew before it is used again."""
+        self._version = ""
+
+
+def _read(row: Listening) -> Listener:
+    spec = read_spec(row.agent, None, row.policy)
+    if spec.event is None:
+        raise BadInput("it listens but has no event rule")
+    return Listener(row.id, row.name, row.version, spec, spec.event)
