@@ -330,6 +330,7 @@ def _begun(rows: Sequence[Record], fired: Sequence[Fired]) -> list[Assignment]:
                 max_attempts,
                 occurrence.nominal_at,
                 occurrence.effective_at,
+                occurrence.effective_at,
                 started_at,
                 deadline_at,
                 payload,
