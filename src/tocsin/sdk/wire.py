@@ -49,6 +49,7 @@ def assignment_of(message: pb.Assignment) -> Assignment:
         last=last_of(message.last) if message.HasField("last") else None,
         due_by=instant_of(message.due_by) if message.HasField("due_by") else None,
         key=message.idempotency_key,
+        traceparent=message.traceparent or None,
     )
 
 
