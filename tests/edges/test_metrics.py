@@ -24,8 +24,10 @@ from tests.engine.building import (
     no_agent,
 )
 from tests.engine.proxy import a_proxy
-from tocsin import cron, every
+from tests.executors.conftest import an_assignment
+from tocsin import cron, every, on_event
 from tocsin.domain.errors import Fatal
+from tocsin.domain.event import Event
 from tocsin.domain.trigger import CatchUp, Overlap
 from tocsin.edges.http.api import api_of
 from tocsin.edges.http.front import Front
@@ -36,6 +38,7 @@ from tocsin.engine.control import Control
 from tocsin.run import Run
 from tocsin.store.database import Database
 from tocsin.store.gauges import Gauges
+from tocsin.v1 import agent_pb2 as pb
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +150,35 @@ async def test_what_the_planner_finds_missed_or_broken_is_counted(world: World) 
     assert not tally.counts.fired
 
 
+async def test_what_events_call_for_and_what_comes_of_it_is_counted(world: World) -> None:
+    tally = Tally(limit=10)
+    rests, bad = (
+        a_trigger("rests", event=on_event("push")),
+        a_trigger("bad", event=on_event("push", where="length(data.a) > `0`")),
+    )
+    await world.declare(a_trigger("t", event=on_event("push")), rests, bad)
+    await world.control.pause("rests")
+    control = Control(database=world.database, clock=world.clock, actor="test", observer=tally)
+    await control.emit([Event(id=str(n), source="https://shop", type="push", data={"a": 1}) for n in range(3)])
+    assert tally.counts.fired == {"t": 3}
+    assert tally.counts.skipped == {("rests", "paused"): 3, ("bad", "filter"): 3}
+    await world.admin.execute("UPDATE tocsin.triggers SET policy = '[]' WHERE name = 'bad'")
+    await control.emit([Event(id="last", source="https://shop", type="push")])
+    assert tally.counts.broken == 1
+
+
+async def test_a_replica_counts_what_its_matcher_takes_up(dsn: str, control: Control, world: World) -> None:
+    await control.declare(an_app(a_trigger("t", event=on_event("push"))))
+    async with a_watched(dsn, {"agent": no_agent}) as watched:
+        await world.admin.execute(
+            "INSERT INTO tocsin.events (source, id, type, data, depth, received_at)"
+            " VALUES ('x', '1', 'push', '{}', 0, now())"
+        )
+        page = await until(watched, "tocsin_runs_ended_total", 1, trigger="t")
+    assert page.value("tocsin_fires_total", trigger="t") == 1
+    assert page.value("tocsin_run_lateness_seconds_count", kind="event", lane="live") == 1
+
+
 async def test_an_end_that_came_too_late_and_what_was_swept_are_counted(world: World) -> None:
     tally = Tally(limit=10)
     await world.declare(a_trigger("t", **ALLOW))
@@ -197,6 +229,26 @@ async def test_what_is_found_of_agent_processes_is_counted_and_how_they_stand_is
         await process.beat()
         page = await until(watched, "tocsin_instance_verdicts_total", 1, verdict="fenced")
         await until(watched, "tocsin_instances_connected", 0)
+
+
+async def test_a_run_that_comes_again_with_its_process_is_as_long_as_it_was_and_begins_once(dsn: str) -> None:
+    first, second = Tally(limit=10), Tally(limit=10)
+    async with a_control(dsn, a_trigger("t")) as control:
+        async with a_hub(dsn, observer=first) as hub, Process(hub.address) as process:
+            welcome = await process.hello()
+            await process.credit(1)
+            await control.fire("t")
+            (run,) = await process.assigned()
+            await asyncio.sleep(1)
+        async with a_hub(dsn, observer=second) as hub, Process(hub.address, instance_id=process.id) as again:
+            held = [pb.Held(run_id=run.run_id, fence=run.fence)]
+            # The former stream may not be known yet to have ended.
+            await again.hello(held=held, last_stream=welcome.stream)
+            await again.finish(run)
+    assert (sum(first.counts.waits["agent"].counts), second.counts.waits) == (1, {})
+    assert not first.counts.durations
+    assert 1 < second.counts.durations["agent"].sum < 30
+    assert second.counts.ended == {("t", "agent", "succeeded", ""): 1}
 
 
 async def test_an_agent_that_blocks_the_event_loop_is_seen_in_its_lag(dsn: str, control: Control) -> None:
@@ -356,13 +408,18 @@ def test_many_figures_fall_where_each_would_have_fallen() -> None:
 
 def test_a_snapshot_is_not_changed_by_what_comes_after() -> None:
     tally = Tally(limit=2)
+    run = an_assignment(fence=1, attempt=1)
     tally.lagged(0.2)
+    tally.begun([run])
     kept = tally.counts.snapshot()
     tally.lagged(0.2)
+    tally.begun([run])
     tally.skipped("t", "overlap")
-    assert sum(kept.lag.counts) == 1
     assert not kept.skipped
-    assert sum(tally.counts.lag.counts) == 2
+    for counts, expected in ((kept, 1), (tally.counts, 2)):
+        assert sum(counts.lag.counts) == expected
+        assert sum(counts.lateness["schedule", "live"].counts) == sum(counts.waits["agent"].counts) == expected
+        assert counts.trigger_lateness["daily"][0] == expected
 
 
 async def test_however_many_ask_there_is_one_page_and_one_statement_a_second(dsn: str) -> None:

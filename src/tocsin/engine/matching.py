@@ -127,6 +127,7 @@ class Matching:
                 case "event.unjudged":
                     self._log.warning("event.unjudged", **fields)
                 case "trigger.broken":
+                    self._observer.broken(fields["trigger"])
                     self._log.warning("trigger.broken", **fields)
                 case "trigger.fired":
                     self._observer.fired(fields["trigger"])

@@ -67,10 +67,6 @@ class Tracing(Unobserved):
         for one in assignments:
             sampled = self._is_sampled(one.run_id)
             one.traceparent = str(traceparent_of(one.run_id, one.fence, sampled=sampled))
-            if sampled and one.available_at is not None:
-                since = _since(one) if one.fence == 1 else one.available_at
-                span_id = queued_of(one.run_id, one.fence)
-                self._tell(Span("queued", one.run_id, since, one.started_at, _of(one), span_id=span_id))
 
     def ended(self, ends: Sequence[tuple[Hand | None, Ended]], *, at: float) -> None:
         for hand, end in ends:
@@ -79,6 +75,7 @@ class Tracing(Unobserved):
 
     def _ended(self, hand: Hand, end: Ended, *, at: float) -> None:
         one, settlement = hand.assignment, end.settlement
+        self._waited(one)
         until = one.started_at + timedelta(seconds=max(0.0, at - hand.begun_at))
         about = _of(one) | _how(settlement.state, settlement.reason)
         if one.fence == 1:
@@ -106,6 +103,12 @@ class Tracing(Unobserved):
         if settlement.state in TERMINAL:
             failed = settlement.state is RunState.FAILED
             self._tell(Span(ROOT, one.run_id, _since(one), until, about, failed=failed))
+
+    def _waited(self, one: Assignment) -> None:
+        """Told at the end as well: a burst that begins is not the moment to make spans."""
+        since = one.available_at if one.fence > 1 and one.available_at is not None else _since(one)
+        span_id = queued_of(one.run_id, one.fence)
+        self._tell(Span("queued", one.run_id, since, one.started_at, _of(one), span_id=span_id))
 
     def swept(self, runs: Sequence[Swept]) -> None:
         for run in runs:

@@ -123,7 +123,7 @@ class Tally(Unobserved):
         counts, label = self.counts, self.triggers.of
         for decision in decisions:
             if decision.broken_reason is not None:
-                counts.broken += 1
+                self.broken(decision.trigger.name)
             elif decision.plan is not None:
                 if decision.run_ids:
                     counts.fired[label(decision.trigger.name)] += len(decision.run_ids)
@@ -199,6 +199,9 @@ class Tally(Unobserved):
 
     def fenced(self, ends: Sequence[Ended]) -> None:
         self.counts.fenced += len(ends)
+
+    def broken(self, trigger: str) -> None:
+        self.counts.broken += 1
 
     def fired(self, trigger: str) -> None:
         self.counts.fired[self.triggers.of(trigger)] += 1
