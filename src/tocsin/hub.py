@@ -275,6 +275,7 @@ class Replica:
         await self.database.open()
         await self._check_schema()
         await self._rehearse()
+        await self._learn_the_time()
         stack.push_async_callback(self._signals.close)
         await stack.enter_async_context(self._keeping)
         await self._start(self.sweeper, self.pruner, self.reporter, self._beats)
@@ -291,6 +292,12 @@ class Replica:
             await self.database.rehearse(HOT, sessions=REHEARSED)
         except StoreError as error:
             self._log.warning("hub.unrehearsed", error=str(error))
+
+    async def _learn_the_time(self) -> None:
+        """Whoever connects at once brings runs along whose limits are instants on the database's clock."""
+        asked_at = self._clock.monotonic()
+        _, now = await self._triggers.next_wake()
+        self._time.learn(now, asked_at=asked_at)
 
     async def _start(self, *services: Service) -> None:
         for service in services:

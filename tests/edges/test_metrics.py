@@ -242,7 +242,6 @@ async def test_a_run_that_comes_again_with_its_process_is_as_long_as_it_was_and_
             await asyncio.sleep(1)
         async with a_hub(dsn, observer=second) as hub, Process(hub.address, instance_id=process.id) as again:
             held = [pb.Held(run_id=run.run_id, fence=run.fence)]
-            # The former stream may not be known yet to have ended.
             await again.hello(held=held, last_stream=welcome.stream)
             await again.finish(run)
     assert (sum(first.counts.waits["agent"].counts), second.counts.waits) == (1, {})
