@@ -27,6 +27,7 @@ import asyncpg
 
 from tocsin import Hub, Run, at, every
 from tocsin.clock import SystemClock
+from tocsin.edges.metrics.tally import Tally
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
@@ -62,7 +63,9 @@ async def control_of(dsn: str) -> AsyncIterator[Control]:
 
 def replica_of(dsn: str, hub: Hub, **settings: Any) -> Replica:
     given = load_settings(log_level="error", **settings)
-    return Replica(dsn=dsn, settings=given, executors=executors_of(hub.build(), given.slots), log=Silence())
+    tally = Tally(limit=given.metrics_triggers)
+    executors = executors_of(hub.build(), given.slots)
+    return Replica(dsn=dsn, settings=given, executors=executors, log=Silence(), observer=tally)
 
 
 async def fetch(dsn: str, query: str, *values: object) -> list[asyncpg.Record]:

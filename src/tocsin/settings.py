@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     batch: int = Field(default=500, ge=1, le=5_000)
     slots: int = Field(default=100, ge=1, le=10_000)
     retention: Duration = timedelta(days=30)
+    metrics_triggers: int = Field(default=200, ge=0, le=10_000)
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -108,7 +108,7 @@ async def check_clean(world: World, *databases: Database) -> None:
         pool = database._pool
         if pool is not None:
             assert pool.get_size() - pool.get_idle_size() == 0, "a session did not come back"
-            assert pool.get_size() <= database._size
+            assert pool.get_size() <= database.size
 
 
 Step = Callable[[], Awaitable[Coroutine[Any, Any, Any]]]
@@ -136,7 +136,7 @@ async def broken_everywhere(world: World, prepare: Step, *databases: Database) -
 async def peer(world: World) -> Peer:
     """A peer with a trigger, on a pool of two, so that what leaks is soon missed."""
     await world.database.close()
-    world.database._size = 2
+    world.database.size = 2
     await world.declare(a_trigger(schedule=MINUTELY), a_trigger("u"), max_attempts=2)
     return await world.peer(executor=Scripted(slots=1_000), lease=1_000 * MINUTE)
 

@@ -30,6 +30,7 @@ HOT: Final[dict[str, set[str]]] = {
     "materialise": {"triggers_pkey"},
     "lock_due": {"triggers_wake"},
     "next_wake": {"triggers_wake"},
+    "read_gauges": {"runs_ready", "runs_running", "triggers_wake", "events_unmatched"},
     "look": {"triggers_wake", "runs_ready", "runs_running", "runs_cancelling", "triggers_waiting", "events_unmatched"},
     "renew": {"runs_pkey", "leases_pkey"},
     "sweep": {"runs_running"},

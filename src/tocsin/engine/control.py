@@ -23,6 +23,7 @@ from tocsin.engine.firing import Firing
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.insight import Insight, span_of
 from tocsin.engine.keys import Keys
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
@@ -51,6 +52,7 @@ class Control:
         desk: Desk | None = None,
         hearing: Hearing | None = None,
         log: Log | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         who = Incarnation(actor, actor=actor)
         self._database = database
@@ -68,6 +70,7 @@ class Control:
             hearing=hearing or Hearing(),
             clock=clock,
             log=log or Silence(),
+            observer=observer,
         )
 
     # --- apps and triggers

@@ -109,7 +109,7 @@ class Database:
     """A pool of sessions and the statements that run on them.
 
     pooler: a transaction pooler stands in between, so nothing is prepared and nothing is listened to.
-    calls: statements sent so far, for those who watch the cost. generation: sessions opened so far.
+    calls: statements sent so far, for those who watch the cost. generation: sessions opened so far. waiting: for one.
     lost: called when a session has ended, whoever ended it.
     """
 
@@ -127,7 +127,8 @@ class Database:
         self.statements = statements or load()
         self.calls = 0
         self.generation = 0
-        self._size = size
+        self.waiting = 0
+        self.size = size
         self._lost = lost
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._gate = asyncio.Lock()
@@ -149,7 +150,7 @@ class Database:
                         self.dsn,
                         connect=connect_to_first,
                         min_size=1,
-                        max_size=self._size,
+                        max_size=self.size,
                         timeout=CONNECT_TIMEOUT,
                         command_timeout=STATEMENT_TIMEOUT,
                         max_inactive_connection_lifetime=0,
@@ -224,8 +225,24 @@ class Database:
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
+    @property
+    def opened(self) -> int:
+        """Sessions that are open now."""
+        return self._pool.get_size() if self._pool is not None else 0
+
+    @property
+    def in_use(self) -> int:
+        return self.opened - self._pool.get_idle_size() if self._pool is not None else 0
+
     async def _acquire(self, pool: Any) -> Any:
         """A session that was opened since the last one was lost."""
+        self.waiting += 1
+        try:
+            return await self._trusted_one(pool)
+        finally:
+            self.waiting -= 1
+
+    async def _trusted_one(self, pool: Any) -> Any:
         while True:
             # One that lies idle is there at once; a limit would cost a task of its own.
             connection = await pool.acquire(timeout=None if pool.get_idle_size() else CONNECT_TIMEOUT)

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
-from tocsin.edges.http import fleet, insight, keys, runs, triggers
+from tocsin.edges.http import fleet, insight, keys, metrics, runs, triggers
 from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
@@ -25,6 +25,8 @@ from tocsin.edges.http.problems import (
     on_problem,
 )
 from tocsin.edges.http.throttle import Throttle
+from tocsin.edges.metrics.page import Metrics
+from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
 from tocsin.hub import Replica
@@ -37,8 +39,11 @@ MOST_ACTORS: Final = 1_000
 """In whose names operations are kept at hand."""
 
 
-def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) -> FastAPI:
-    """The API of a replica, on sessions of its own. is_local: only processes of this host can reach it."""
+def api_of(*, database: Database, replica: Replica, watching: Watching, is_local: bool, log: Log) -> FastAPI:
+    """The API of a replica, on sessions of its own. is_local: only processes of this host can reach it.
+
+    watching: the replica.
+    """
     clock = SystemClock()
     controls: dict[str, Control] = {}
 
@@ -47,7 +52,13 @@ def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) ->
             if len(controls) >= MOST_ACTORS:
                 controls.clear()
             controls[actor] = Control(
-                database=database, clock=clock, actor=actor, desk=replica.desk, hearing=replica.hearing, log=log
+                database=database,
+                clock=clock,
+                actor=actor,
+                desk=replica.desk,
+                hearing=replica.hearing,
+                log=log,
+                observer=replica.observer,
             )
         return controls[actor]
 
@@ -55,7 +66,8 @@ def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) ->
         ring=KeyRing(database=database, clock=clock), throttle=Throttle(clock=clock), is_local=is_local, log=log
     )
     once = Once(answers=Answers(database=database, clock=clock), log=log)
-    app = make_api(Edge(control=control, gate=gate, once=once, log=log))
+    app = make_api(Edge(control=control, gate=gate, once=once, log=log, called=watching.called))
+    metrics.add_to(app, Metrics(replica=replica, api=database, tally=watching.tally, clock=clock, log=log))
     # Made here, in the caller's thread, it holds nobody up when it is first asked for.
     app.openapi()
     return app

@@ -136,6 +136,8 @@ async def fire_trigger(by: ByWhom, name: Name, body: asked.Fire | None = None) -
     asks and with whatever input.
     """
     run = await by.control.fire(name, key=by.key, input=body.input if body else None)
+    if run["created"]:
+        by.called(run["id"], name)
     return Json(run, 201 if run["created"] else 200, {"location": f"/v1/runs/{run['id']}"})
 
 

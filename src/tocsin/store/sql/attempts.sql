@@ -62,7 +62,7 @@ WITH instant AS (
            cancel_requested_at = NULL, cancel_reason = NULL
      WHERE r.ctid = ANY (ARRAY(SELECT c.row FROM candidates c WHERE c.is_free))
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
+              r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
               r.occurrence_key, r.lane, false AS scoped
 ), weighed AS (
     SELECT c.id, c.overlap, c.scope, c.permit_scope, c.concurrency,
@@ -138,7 +138,7 @@ WITH instant AS (
       FROM granted g, instant
      WHERE r.id = g.id
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
+              r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
               r.occurrence_key, r.lane, r.scope IS NOT NULL OR g.permit IS NOT NULL AS scoped
 ), skipped AS (
     UPDATE tocsin.runs r
@@ -146,7 +146,7 @@ WITH instant AS (
       FROM ruled d, instant
      WHERE r.id = d.id AND d.verdict IN ('overlap', 'expired')
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
+              r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
               r.occurrence_key, r.lane, false AS scoped
 ), superseded AS (
     UPDATE tocsin.runs p
@@ -160,7 +160,7 @@ WITH instant AS (
     SELECT * FROM taken UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM skipped
 )
 SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts,
-       d.nominal_at, d.effective_at, d.started_at, d.deadline_at, d.input, d.occurrence_key, d.scoped,
+       d.nominal_at, d.effective_at, d.available_at, d.started_at, d.deadline_at, d.input, d.occurrence_key, d.scoped,
        t.status = 'waiting' AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
        l.finished_at AS last_finished_at, lr.output AS last_output, d.state, d.reason, p.passed_over, p.all_plain
   FROM (SELECT (SELECT count(*) FROM candidates c WHERE c.is_free)
@@ -212,7 +212,7 @@ WITH instant AS (
            cancel_requested_at = NULL, cancel_reason = NULL
      WHERE r.ctid = ANY (ARRAY(SELECT c.row FROM candidates c)) AND (SELECT all_plain FROM verdict)
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.lane, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.input, r.occurrence_key
+              r.effective_at, r.available_at, r.started_at, r.input, r.occurrence_key
 ), known AS (
     SELECT d.trigger_id AS id, t.name, t.status = 'waiting' AS rearms, l.run_id, l.nominal_at, l.finished_at, lr.output
       FROM (SELECT DISTINCT d.trigger_id FROM taken d) d
@@ -221,12 +221,12 @@ WITH instant AS (
       LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
 )
 SELECT d.id, d.trigger_id, NULL AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts, d.nominal_at,
-       d.effective_at, d.started_at, NULL::timestamptz AS deadline_at, d.input, d.occurrence_key, false AS scoped,
+       d.effective_at, d.available_at, d.started_at, NULL::timestamptz AS deadline_at, d.input, d.occurrence_key, false AS scoped,
        NULL AS rearms, NULL AS last_id, NULL AS last_nominal_at, NULL AS last_finished_at, NULL AS last_output,
        NULL AS all_plain
   FROM taken d
  UNION ALL
-SELECT NULL, k.id, k.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, k.rearms,
+SELECT NULL, k.id, k.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, k.rearms,
        k.run_id, k.nominal_at, k.finished_at, k.output, v.all_plain
   FROM verdict v
   LEFT JOIN known k ON true

@@ -61,7 +61,7 @@ WITH instant AS (
            finished_at = CASE WHEN j.state = 'queued' THEN NULL ELSE instant.now END
       FROM judged j, instant
      WHERE r.id = j.id AND r.fence = j.fence AND r.holder IS NOT DISTINCT FROM j.holder
-    RETURNING r.id, r.fence, j.attempt, r.state, r.reason, r.trigger_id, r.agent, r.started_at, j.holder
+    RETURNING r.id, r.fence, j.attempt, r.state, r.reason, r.trigger_id, r.agent, r.effective_at, r.started_at, j.holder
 ), past AS (
     INSERT INTO tocsin.past_transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
     SELECT s.id, e.seq, e.from_state, e.to_state, s.attempt, s.fence, e.actor, e.reason, e.at
@@ -93,10 +93,12 @@ WITH instant AS (
     ON CONFLICT DO NOTHING
     RETURNING pg_notify('tocsin', 'events settled')
 )
-SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder,
+SELECT s.id, s.fence, s.attempt, s.state, s.reason, s.agent, t.name AS trigger, s.holder, s.effective_at, s.started_at,
+       instant.now AS at,
        CASE WHEN s.state = 'queued' THEN pg_notify('tocsin', 'runs ' || :actor) END AS hint
   FROM swept s
   JOIN tocsin.triggers t ON t.id = s.trigger_id
+ CROSS JOIN instant
 
 -- name: fence_uncancelled
 -- Close running runs that were asked to stop and did not within the agent's limit.
@@ -118,11 +120,13 @@ WITH instant AS (
            permit_scope = NULL, seq = r.seq + 1, ended_by = :actor::text, finished_at = instant.now
       FROM overdue o, instant
      WHERE r.id = o.id AND r.fence = o.fence AND r.holder IS NOT DISTINCT FROM o.holder
-    RETURNING r.id, r.fence, r.reason, r.trigger_id
+    RETURNING r.id, r.fence, r.attempt, r.state, r.reason, r.trigger_id, r.agent, o.holder, r.effective_at, r.started_at
 )
-SELECT f.id, f.fence, f.reason, t.name AS trigger
+SELECT f.id, f.fence, f.attempt, f.state, f.reason, f.agent, t.name AS trigger, f.holder, f.effective_at, f.started_at,
+       instant.now AS at
   FROM fenced f
   JOIN tocsin.triggers t ON t.id = f.trigger_id
+ CROSS JOIN instant
 
 -- name: enqueue
 -- Runs asked for of one trigger, many at once. One row says how many are new; then one for each key seen before, with
@@ -229,9 +233,10 @@ WITH instant AS (
       FROM inserted i
 )
 SELECT i.id, j.trigger_id, j.name AS trigger, j.agent, i.kind, i.lane, i.fence, i.attempt, i.max_attempts,
-       i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped, false AS rearms,
+       i.nominal_at, i.effective_at, i.available_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped,
+       false AS rearms,
        l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
-       lr.output AS last_output, i.state, i.priority, i.available_at, i.queued_at, i.holder,
+       lr.output AS last_output, i.state, i.priority, i.queued_at, i.holder,
        o.run_id AS former, h.told
   FROM judged j
   LEFT JOIN inserted i ON true
