@@ -5,11 +5,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import database_faults, instance_faults, played_faults, process_faults, road_faults, row_faults
+from tests.chaos import (
+    database_faults,
+    instance_faults,
+    played_faults,
+    process_faults,
+    release_faults,
+    road_faults,
+    row_faults,
+)
 from tests.chaos.fault import Catalogue, Fault
 
 OWN: Final = {**process_faults.FAULTS, **database_faults.FAULTS, **row_faults.FAULTS}
-OF_INSTANCES: Final = {**instance_faults.FAULTS, **road_faults.FAULTS, **played_faults.FAULTS}
+OF_INSTANCES: Final = {
+    **instance_faults.FAULTS,
+    **road_faults.FAULTS,
+    **played_faults.FAULTS,
+    **release_faults.FAULTS,
+}
 """Faults of agent processes, and of what is between them and the replicas."""
 
 TESTED: Final[Mapping[str, Sequence[str]]] = {
@@ -55,7 +68,7 @@ def absent() -> dict[str, str]:
     """Faults that this machine cannot do, and what it lacks."""
     modules = [importlib.import_module(f"tests.chaos.faults.{path.stem}") for path in _modules()]
     lacking = {name: why for module in modules for name, why in getattr(module, "ABSENT", {}).items()}
-    return lacking | instance_faults.ABSENT
+    return lacking | instance_faults.ABSENT | release_faults.ABSENT
 
 
 def is_of_instances(name: str) -> bool:

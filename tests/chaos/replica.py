@@ -10,7 +10,7 @@ import os
 import sys
 from asyncio import Runner
 
-from tests.chaos import gauge, points, sabotage
+from tests.chaos import gauge, points
 from tests.chaos.agents import hub, ledger
 from tocsin.serve import Order, Process
 from tocsin.settings import load_settings
@@ -19,7 +19,10 @@ from tocsin.telemetry import logger
 
 def main() -> int:
     settings = load_settings()
-    sabotage.install(os.environ.get("CHAOS_SABOTAGE", ""))
+    if hole := os.environ.get("CHAOS_SABOTAGE"):
+        from tests.chaos import sabotage  # noqa: PLC0415 — what it takes out is this release's only
+
+        sabotage.install(hole)
     gauge.install(ledger().path.parent)
     points.install(os.environ.get("CHAOS_CRASH", ""), ledger())
     log = logger(form=settings.log_format, level=settings.log_level)

@@ -1,10 +1,11 @@
-"""A key that is revoked ends the streams that it let in, everywhere, and nothing else."""
+"""A key that is revoked or expires ends the streams that it let in, everywhere, and nothing else."""
 
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import grpc
 import pytest
 
@@ -57,6 +58,21 @@ async def test_where_no_hints_arrive_the_beats_find_it(dsn: str) -> None:
         await control.keys.revoke("old")
         async with asyncio.timeout(SOON):
             assert await silent.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_key_that_expires_ends_them_too(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(a_hub(dsn))
+        old, new = await keys(control, "old", "new")
+        silent = await a_keyed(stack, hub, old, beats=False)
+        other = await a_keyed(stack, hub, new)
+        admin = await asyncpg.connect(dsn)
+        await admin.execute("UPDATE tocsin.keys SET expires_at = now() WHERE name = 'old'")
+        await admin.close()
+        async with asyncio.timeout(SOON):
+            assert await silent.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "has expired" in await silent.call.details()
+        assert not other.call.done()
 
 
 async def test_its_runs_wait_until_it_has_stopped_them_by_itself(dsn: str) -> None:

@@ -1,9 +1,9 @@
 """What connected processes are heard to say of themselves: one statement a second for all of them.
 
 Reads: what their beats named as in hand. Writes: their leases, renewed together, each only while its stream is
-its newest. The same statement says which of the keys that have let them in were revoked since. If the process dies
-before the commit, the leases run until their end, and the processes connect elsewhere meanwhile. A beat that comes
-late, or twice, renews nothing that was ended.
+its newest. The same statement says which of the keys that have let them in were revoked since, or have expired. If the
+process dies before the commit, the leases run until their end, and the processes connect elsewhere meanwhile. A beat
+that comes late, or twice, renews nothing that was ended.
 """
 
 from collections.abc import Callable, Sequence

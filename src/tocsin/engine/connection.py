@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, Protocol
 from uuid import UUID
 
 from tocsin.clock import Clock
-from tocsin.domain.run import FollowUp, Outcome
+from tocsin.domain.run import FollowUp, Outcome, Succeeded
 from tocsin.engine.beats import Beats
 from tocsin.engine.crowd import Crowd
 from tocsin.engine.dbtime import DatabaseTime
@@ -84,7 +85,7 @@ class Told(Attempts):
         self._post = post
         self.given_back: set[tuple[UUID, int]] = set()
         self._said: dict[tuple[UUID, int], Outcome] = {}
-        self._taken: dict[tuple[UUID, int], Outcome] = {}
+        self._taken: dict[tuple[UUID, int], bytes] = {}
 
     def heard(self, result: Result) -> None:
         """It is about to be settled."""
@@ -92,19 +93,28 @@ class Told(Attempts):
 
     def has_taken(self, result: Result) -> bool:
         """Whether this very result has been settled not long ago."""
-        return self._taken.get((result.run_id, result.fence)) == result.outcome
+        return self._taken.get((result.run_id, result.fence)) == _mark(result.outcome)
+
+    def _remember(self, held: tuple[UUID, int], outcome: Outcome) -> None:
+        self._taken[held] = _mark(outcome)
+        if len(self._taken) > REMEMBERED:
+            del self._taken[next(iter(self._taken))]
 
     async def settle(self, ends: Sequence[Ended]) -> set[UUID]:
         ours = await super().settle(ends)
         for end in ends:
-            if (end.run_id, end.fence) in self.given_back:
+            held = (end.run_id, end.fence)
+            said = self._said.pop(held, None)
+            if held in self.given_back:
                 # That it does not have the run any more it is told otherwise, if at all.
-                self.given_back.discard((end.run_id, end.fence))
+                self.given_back.discard(held)
                 continue
-            self._post.settled(end.run_id, end.fence, fenced=end.run_id not in ours)
-            said = self._said.pop((end.run_id, end.fence), None)
+            self._post.settled(*held, fenced=end.run_id not in ours)
             if said is not None and end.run_id in ours:
-                self._taken[end.run_id, end.fence] = said
-                if len(self._taken) > REMEMBERED:
-                    del self._taken[next(iter(self._taken))]
+                self._remember(held, said)
         return ours
+
+
+def _mark(outcome: Outcome) -> bytes:
+    """By what an outcome is known again, however large it is."""
+    return sha256(outcome.output if isinstance(outcome, Succeeded) else repr(outcome).encode()).digest()

@@ -169,7 +169,7 @@ async def decide_due(session: Session, triggers: Triggers, row: TriggerRow) -> T
         planned = plan(spec, spec.schedule, cursor, current.now)
         decision = Decision(due_from(current), spec, planned, [uuid7() for _ in planned.occurrences])
         await triggers.materialise(session, [decision])
-        again = await triggers.lock(session, current.name)
+        again = await triggers.locked(session, current.name)
         if again is None:
             break
         current = again

@@ -41,7 +41,7 @@ async def pause(
     """
     if not row.paused:
         await decide_due(session, triggers, row)
-        row = await triggers.lock(session, row.name) or row
+        row = await triggers.locked(session, row.name) or row
     await triggers.set_paused(session, row, pauses=row.pauses | {reason: until}, plan=None)
     await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=CALLED)
 

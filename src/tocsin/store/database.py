@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -254,6 +255,8 @@ class Session:
     def __init__(self, connection: Any, database: Database) -> None:
         self.connection = connection
         self._database = database
+        self.instant: datetime | None = None
+        """What a transaction that changes triggers goes by: when it held its locks, not when it began."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

@@ -1,8 +1,9 @@
 """Triggers and agents in the database: declared, locked when due, moved on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,11 +12,9 @@ from tocsin.clock import Clock
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import BadInput
-from tocsin.domain.planning import Occurrence, Plan
-from tocsin.domain.run import RunKind
-from tocsin.domain.trigger import TriggerSpec
-from tocsin.store.attempts import last_of, sparse, uniform
+from tocsin.domain.planning import Plan
 from tocsin.store.database import Database, Record, Session
+from tocsin.store.decided import begun_of, cursor_columns, occurrence_columns
 from tocsin.store.leases import Incarnation
 from tocsin.store.trigger_rows import (
     Decision,
@@ -60,19 +59,19 @@ class Triggers:
         skips = [(d.trigger.id, skip) for d in decisions if d.plan is not None for skip in d.plan.skips]
         rows = await session.fetch(
             "materialise",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             holder=self._who.holder,
-            **_occurrence_columns(fired),
+            **occurrence_columns(fired),
             skip_trigger_ids=[trigger_id for trigger_id, _ in skips],
             skip_firsts=[skip.opened_at for _, skip in skips],
             skip_reasons=[skip.reason.value for _, skip in skips],
             skip_lasts=[skip.last_at for _, skip in skips],
             skip_counts=[skip.count for _, skip in skips],
-            **_cursor_columns(decisions),
+            **cursor_columns(decisions),
         )
         await self._tell_broken(session, [d.trigger.id for d in decisions if d.broken_reason is not None])
-        return _begun(rows, fired)
+        return begun_of(rows, fired)
 
     async def next_wake(self) -> tuple[datetime | None, datetime]:
         """(when the planner is needed next, the database's instant)."""
@@ -104,7 +103,7 @@ class Triggers:
     async def _tell_broken(self, session: Session, ids: Sequence[UUID]) -> None:
         """That triggers were quarantined is an event, if somebody listens. Hardly ever is there one."""
         if ids:
-            await session.fetch("tell_broken", now=self._clock.now(), ids=list(ids))
+            await session.fetch("tell_broken", now=self._now(session), ids=list(ids))
 
     async def get(self, name: str) -> TriggerRow | None:
         row = await self._database.fetchrow("get_trigger", now=self._clock.now(), name=name)
@@ -116,13 +115,35 @@ class Triggers:
         return row["id"] if row else None
 
     async def lock(self, session: Session, name: str) -> TriggerRow | None:
-        """The row, ours until the caller's transaction ends."""
+        """The row, ours until the caller's transaction ends, which goes by the row's ``now`` from here on."""
         row = await session.fetchrow("lock_trigger", now=self._clock.now(), name=name)
-        return row_of(row) if row else None
+        now = await self._held(session)
+        return replace(row_of(row), now=now) if row else None
 
     async def lock_named(self, session: Session, names: Sequence[str]) -> dict[str, TriggerRow]:
         rows = await session.fetch("lock_named", now=self._clock.now(), names=list(names))
-        return {row["name"]: row_of(row) for row in rows}
+        now = await self._held(session)
+        return {row["name"]: replace(row_of(row), now=now) for row in rows}
+
+    async def locked(self, session: Session, name: str) -> TriggerRow | None:
+        """The row as it stands by now, of which the caller has the lock already."""
+        row = await session.fetchrow("get_trigger", now=self._now(session), name=name)
+        return row_of(row) if row else None
+
+    async def _held(self, session: Session) -> datetime:
+        """Its locks are held: what is changed counts from now on.
+
+        A transaction's own ``now()`` is when it began. A tick that it then waited for has decided later
+        instants, which a change that counts from ``now()`` would decide again, or call not due.
+        """
+        row = await session.fetchrow("wall_now", now=self._clock.now())
+        assert row is not None  # a SELECT without FROM always has one row
+        at: datetime = row["now"]
+        session.instant = at
+        return at
+
+    def _now(self, session: Session) -> datetime | None:
+        return session.instant or self._clock.now()
 
     async def page(
         self,
@@ -139,10 +160,10 @@ class Triggers:
         return [row_of(row) for row in rows]
 
     async def insert(self, session: Session, new: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._clock.now())
+        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._now(session))
 
     async def change(self, session: Session, changed: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._clock.now())
+        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._now(session))
 
     def _columns(self, new: Sequence[NewTrigger]) -> dict[str, Any]:
         return {
@@ -167,7 +188,7 @@ class Triggers:
         status = plan.status if plan else row.status
         await session.fetchrow(
             "set_paused",
-            now=self._clock.now(),
+            now=self._now(session),
             id=row.id,
             paused=reasons,
             paused_until=[pauses[reason] for reason in reasons] if any(pauses.values()) else [],
@@ -186,7 +207,7 @@ class Triggers:
         """The plan's skips are accounted for."""
         await session.fetch(
             "add_skips",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             trigger_ids=[trigger_id for _ in plan.skips],
             firsts=[skip.opened_at for skip in plan.skips],
@@ -204,7 +225,7 @@ class Triggers:
         """Queued, never claimed runs of these kinds are skipped; how many."""
         row = await session.fetchrow(
             "withdraw",
-            now=self._clock.now(),
+            now=self._now(session),
             actor=self._who.actor,
             trigger_id=trigger_id,
             reason=reason,
@@ -214,12 +235,12 @@ class Triggers:
 
     async def delete(self, session: Session, trigger_id: UUID) -> None:
         """The trigger is out of service, and what of it still waits to be retried is cancelled."""
-        await session.fetchrow("cancel_queued", now=self._clock.now(), actor=self._who.actor, trigger_id=trigger_id)
-        await session.fetchrow("delete_trigger", now=self._clock.now(), id=trigger_id)
+        await session.fetchrow("cancel_queued", now=self._now(session), actor=self._who.actor, trigger_id=trigger_id)
+        await session.fetchrow("delete_trigger", now=self._now(session), id=trigger_id)
 
     async def now(self, session: Session) -> datetime:
         """The instant that the transaction's statements go by."""
-        row = await session.fetchrow("transaction_now", now=self._clock.now())
+        row = await session.fetchrow("transaction_now", now=self._now(session))
         assert row is not None  # a SELECT without FROM always has one row
         at: datetime = row["now"]
         return at
@@ -252,104 +273,6 @@ class Triggers:
     async def agents(self, *, limit: int, name: str | None = None, after: str | None = None) -> list[dict[str, Any]]:
         rows = await self._database.fetch("list_agents", now=self._clock.now(), limit=limit, name=name, after=after)
         return [dict(row) for row in rows]
-
-
-Fired: TypeAlias = tuple[Decision, UUID, Occurrence]
-
-
-def _occurrence_columns(fired: Sequence[Fired]) -> dict[str, object]:
-    """Occurrences as materialise takes them. Where all say the same, that is sent once and not as a column."""
-    occurrences = [occurrence for _, _, occurrence in fired]
-    specs = [decision.spec for decision, _, _ in fired if decision.spec is not None]
-    nominal, nominals = uniform([occurrence.nominal_at for occurrence in occurrences])
-    lane, lanes = uniform([occurrence.lane for occurrence in occurrences])
-    priority, priorities = uniform([spec.priority for spec in specs])
-    overlap, overlaps = uniform([spec.overlap for spec in specs])
-    overlap_scope, overlap_scopes = uniform([spec.overlap_scope for spec in specs])
-    begin, begins = uniform([decision.begins for decision, _, _ in fired])
-    return {
-        "ids": [run_id for _, run_id, _ in fired],
-        "trigger_ids": [decision.trigger.id for decision, _, _ in fired],
-        "nominals": nominals,
-        "nominal": nominal,
-        # Without jitter the two instants are one, and nothing is sent.
-        "effectives": sparse([o.effective_at if o.effective_at != o.nominal_at else None for o in occurrences]),
-        "lanes": lanes,
-        "lane": lane,
-        "priorities": priorities,
-        "priority": priority,
-        "overlaps": overlaps,
-        "overlap": overlap,
-        "overlap_scopes": overlap_scopes,
-        "overlap_scope": overlap_scope,
-        "not_afters": sparse([_not_after(occurrence, decision.spec) for decision, _, occurrence in fired]),
-        "begins": begins,
-        "begin": begin,
-    }
-
-
-def _cursor_columns(decisions: Sequence[Decision]) -> dict[str, object]:
-    """Where the triggers stand now, in the same way. One that is broken stays where it was."""
-    plans = [decision.plan for decision in decisions]
-    old, olds = uniform([decision.trigger.next_at for decision in decisions])
-    status, statuses = uniform([p.status if p else "broken" for p in plans])
-    return {
-        "cursor_ids": [decision.trigger.id for decision in decisions],
-        "olds": olds,
-        "old": old,
-        "statuses": statuses,
-        "status": status,
-        "nexts": sparse([p.next_at if p else d.trigger.next_at for d, p in zip(decisions, plans, strict=True)]),
-        "wakes": sparse([p.wake_at if p else None for p in plans]),
-        "broken_reasons": sparse([decision.broken_reason for decision in decisions]),
-        "gap_reasons": sparse([p.gap[0].value if p and p.gap else None for p in plans]),
-        "gap_froms": sparse([p.gap[1] if p and p.gap else None for p in plans]),
-    }
-
-
-def _begun(rows: Sequence[Record], fired: Sequence[Fired]) -> list[Assignment]:
-    """The runs that were begun with their insert. What we have sent is not asked back."""
-    known = {run_id: (decision, occurrence) for decision, run_id, occurrence in fired}
-    begun = []
-    for row in rows:
-        if row["id"] is None:  # whether a hint was sent
-            continue
-        run_id, started_at, deadline_at, max_attempts, payload, scoped = row[:6]
-        decision, occurrence = known[run_id]
-        trigger = decision.trigger
-        begun.append(
-            Assignment(
-                run_id,
-                trigger.id,
-                trigger.name,
-                trigger.agent,
-                RunKind.SCHEDULE.value,
-                occurrence.lane.value,
-                1,
-                1,
-                max_attempts,
-                occurrence.nominal_at,
-                occurrence.effective_at,
-                started_at,
-                deadline_at,
-                payload,
-                None,
-                scoped,
-                decision.plan is not None and decision.plan.status == "waiting",
-                last_of(*row[6:10]),
-            )
-        )
-    return begun
-
-
-def _not_after(occurrence: Occurrence, spec: TriggerSpec | None) -> datetime | None:
-    """Until when a run may wait in the queue; a limit beyond the calendar's end is none."""
-    if spec is None or spec.expires_after is None:
-        return None
-    try:
-        return occurrence.effective_at + spec.expires_after
-    except OverflowError:
-        return None
 
 
 def _following(row: Record) -> tuple[str, datetime | None, str | None]:

@@ -114,6 +114,7 @@ class Simulation:
             await database.open()
         await ends.install(self._pool)
         await self._wait_for_no_lock()
+        await self._vacuum_never()
         await self._declare()
         self.replicas = [self._replica(keeping) for keeping in self._keeping]
         for replica in self.replicas:
@@ -162,6 +163,16 @@ class Simulation:
             for _ in range(POOL):
                 session = await held.enter_async_context(self._pool.session())
                 await session.connection.execute("SET lock_timeout = '50ms'")
+
+    async def _vacuum_never(self) -> None:
+        """What comes at the same instant is taken as it lies, and a vacuum, which comes in real time, would move it."""
+        async with self._pool.session() as session:
+            tables = await session.connection.fetch(
+                "SELECT c.oid::regclass::text AS name FROM pg_class c"
+                " WHERE c.relnamespace = 'tocsin'::regnamespace AND c.relkind = 'r'"
+            )
+            for table in tables:
+                await session.connection.execute(f"ALTER TABLE {table['name']} SET (autovacuum_enabled = false)")
 
     async def _declare(self) -> None:
         now = self.time.instant

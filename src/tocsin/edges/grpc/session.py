@@ -74,7 +74,10 @@ class Session:
         self.end(grpc.StatusCode.ABORTED, "connect again")
 
     def _shut_out(self, key: str) -> None:
-        self.end(grpc.StatusCode.UNAUTHENTICATED, f"key {key!r} was revoked; `tocsin key create` makes another")
+        self.end(
+            grpc.StatusCode.UNAUTHENTICATED,
+            f"key {key!r} was revoked or has expired; `tocsin key create` makes another",
+        )
 
     def leave(self, reason: str) -> None:
         """The hub goes: the process is to connect elsewhere."""

@@ -78,8 +78,8 @@ SELECT r.id, r.fence, r.agent
 -- name: beat
 -- The beats of many processes at once: their leases run on, if they were not ended and the stream is the newest.
 -- A row for each lease that does ('renewed'), for each run that is to stop or that its holder does not know, and for
--- each of the keys that was revoked. named: the process has named it, and not only its hub. name: the agent's, or the
--- key's.
+-- each of the keys that was revoked or has expired. named: the process has named it, and not only its hub. name: the
+-- agent's, or the key's.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), given AS (
@@ -123,7 +123,8 @@ SELECT 'stray', r.holder, r.id, r.fence, r.agent
  UNION ALL
 SELECT 'revoked', NULL, NULL, NULL, k.name
   FROM tocsin.keys k
- WHERE k.name = ANY (:keys::text[]) AND k.revoked_at IS NOT NULL
+ CROSS JOIN instant
+ WHERE k.name = ANY (:keys::text[]) AND (k.revoked_at IS NOT NULL OR k.expires_at <= instant.now)
 
 -- name: disconnect_instance
 -- Its stream has ended, unless it has a newer one by now.

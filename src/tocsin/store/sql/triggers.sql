@@ -348,3 +348,7 @@ SELECT pg_notify('tocsin', 'triggers ' || :actor::text)
 -- name: transaction_now
 -- The instant that this transaction's statements go by.
 SELECT coalesce(:now::timestamptz, now()) AS now
+
+-- name: wall_now
+-- The instant at which this statement began, which is later than the transaction's.
+SELECT coalesce(:now::timestamptz, clock_timestamp()) AS now
