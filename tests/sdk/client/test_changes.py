@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.sdk.client.asking import Still
+from tests.sdk.client.asking import Scripted, Still, asking, problem
 from tests.sdk.client.fake import HOLD, STREAM, FakeHub, answer
 from tocsin.domain.errors import Forbidden, HubUnavailable
-from tocsin.sdk.client import Change, Client
+from tocsin.sdk.client import Change, Client, StreamedTransition
 from tocsin.sdk.client.asking import Request
 from tocsin.sdk.client.changes import Changes, stirred
 
@@ -27,14 +27,14 @@ async def told(hub: FakeHub, count: int, *, within: float = 30.0, **only: Any) -
     raise AssertionError
 
 
-def an_event(number: int, kind: str = "transition") -> bytes:
+def an_event(number: int, kind: str = "news") -> bytes:
     return f'id: {number}\nevent: {kind}\ndata: {{"n": {number}}}\n\n'.encode()
 
 
 async def test_changes_have_their_id_their_kind_and_what_they_tell() -> None:
     async with FakeHub([STREAM, an_event(1), an_event(2, "usage"), HOLD]) as hub:
         assert await told(hub, 2, trigger="t") == [
-            Change("1", "transition", {"n": 1}),
+            Change("1", "news", {"n": 1}),
             Change("2", "usage", {"n": 2}),
         ]
         assert hub.targets == ["/v1/stream?trigger=t"]
@@ -74,6 +74,38 @@ async def test_it_goes_on_where_it_broke_off() -> None:
     async with FakeHub(*scripts) as hub:
         assert [change.id for change in await told(hub, 3)] == ["1", "2", "10"]
         assert [head.get("last-event-id") for head in hub.heads] == [None, "2", "2", "9"]
+
+
+async def test_a_transition_is_read_to_its_types() -> None:
+    data = (
+        b'{"run_id": "0199f0c2-7c1e-7000-8000-4d1b2f3a5c6e", "trigger": "t", "agent": "a", "kind": "event", "seq": 3, '
+        b'"from_state": "running", "to_state": "failed", "attempt": 1, "fence": 1, "actor": "x", "reason": null, '
+        b'"at": "2027-01-04T08:00:01.25Z", "more": 1}'
+    )
+    async with FakeHub([STREAM, b"id: 1\nevent: transition\ndata: " + data + b"\n\n", HOLD]) as hub:
+        (change,) = await told(hub, 1)
+    assert set(change.data) == set(StreamedTransition.__required_keys__)
+    assert (change.data["run_id"].version, change.data["at"].year, change.data["to_state"]) == (7, 2027, "failed")
+
+
+async def test_a_hub_that_leaves_is_come_back_to_and_what_may_be_missing_is_told() -> None:
+    scripts: list[list[bytes]] = [
+        [STREAM, an_event(1), b'event: end\ndata: {"reason":"draining"}\nretry: 1\n\n'],
+        [STREAM, b": still here\nid: 5\n\n"],
+        [STREAM, b'id: 6\nevent: gap\ndata: {"reason":"old"}\n\n', HOLD],
+    ]
+    async with FakeHub(*scripts) as hub:
+        assert [change.kind for change in await told(hub, 2)] == ["news", "gap"]
+        assert [head.get("last-event-id") for head in hub.heads] == [None, "1", "5"]
+
+
+async def test_a_hub_that_is_full_says_when_to_come_again() -> None:
+    clock = Still()
+    hub = Scripted(problem(503, "too_many_streams", retry_after="5"), problem(403, "forbidden"))
+    changes = Changes(asking(hub, clock), Request(method="GET", path=("stream",)), after=None)
+    with pytest.raises(Forbidden):
+        await anext(changes.follow())
+    assert clock.slept == [5.0]
 
 
 async def test_it_begins_behind_the_change_that_is_named() -> None:

@@ -190,7 +190,7 @@ class Asking:
         error = error_of(answer)
         put_off = error.code in PUT_OFF
         raise _Failed(
-            error, undone=put_off, passing=put_off or answer.status_code in LATER, after=_retry_after(answer.headers)
+            error, undone=put_off, passing=put_off or answer.status_code in LATER, after=retry_after(answer.headers)
         )
 
     def unreached(self, fault: Exception) -> HubUnavailable:
@@ -218,7 +218,7 @@ def _read(answer: httpx2.Response, told: type[T]) -> T:
         raise HubUnavailable(f"{answer.url} does not answer as a hub does ({fault}): check TOCSIN_URL") from fault
 
 
-def _retry_after(headers: httpx2.Headers) -> float:
+def retry_after(headers: httpx2.Headers) -> float:
     """Seconds; a date is counted from the answer's own. Source: RFC 9110, 10.2.3."""
     text = headers.get("retry-after", "")
     if text.isdecimal():

@@ -10,23 +10,40 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from uuid import UUID
 
 import httpx2
 import msgspec
 
 from tocsin.clock import Clock
 from tocsin.domain.errors import HubUnavailable, TocsinError
-from tocsin.sdk.client.asking import LATER, Asking, Request, is_final
+from tocsin.sdk.client.asking import LATER, Asking, Request, is_final, retry_after
 from tocsin.sdk.client.problems import error_of
+from tocsin.sdk.client.told import Transition
 
 MEDIA: Final = "text/event-stream"
+TRANSITION: Final = "transition"
+END: Final = "end"
+"""The hub ends the stream and says how soon to come again, which is all that there is to do about it."""
+
 SILENCE: Final = 45.0
 """Seconds without a byte after which a connection is held to be dead: a hub says something more often than that."""
 
 
+class StreamedTransition(Transition):
+    """trigger, agent, kind: None where somebody has deleted the run."""
+
+    run_id: UUID
+    trigger: str | None
+    agent: str | None
+    kind: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """id: to go on after it. kind: the event's name. data: what it tells."""
+    """id: to go on after it. kind: ``transition``, with a StreamedTransition as data; or ``gap``: what came before may
+    be missing, so that the runs are to be read anew.
+    """
 
     id: str
     kind: str
@@ -34,11 +51,12 @@ class Change:
 
 
 class _Broken(Exception):
-    """The connection is no more. cause: what is told if there will be no other."""
+    """The connection is no more. cause: what is told if there will be no other. after: seconds to wait at least."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: Exception, *, after: float = 0) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.after = after
 
 
 class Changes:
@@ -65,7 +83,7 @@ class Changes:
                 async for change in self._connected():
                     yield change
             except _Broken as broken:
-                pause = max(self._rest, self._asking.pause(self._tries))
+                pause = max(self._rest, broken.after, self._asking.pause(self._tries))
                 self._tries += 1
                 if self._asking.clock.monotonic() + pause >= self._until:
                     raise broken.cause from None
@@ -82,8 +100,8 @@ class Changes:
                     self._last = event.id or self._last
                     if event.retry is not None:
                         self._rest = event.retry / 1000
-                    if event.data:
-                        yield Change(event.id, event.event, _read(event.data))
+                    if event.data and event.event != END:
+                        yield Change(event.id, event.event, _read(event.event, event.data))
         except (httpx2.HTTPError, httpx2.StreamError) as fault:
             error = self._asking.unreached(fault)
             raise (error if is_final(fault) else _Broken(error)) from fault
@@ -94,7 +112,7 @@ class Changes:
         if answer.status_code >= 300:
             await answer.aread()
             error = error_of(answer)
-            raise _Broken(error) if answer.status_code in LATER else error
+            raise _Broken(error, after=retry_after(answer.headers)) if answer.status_code in LATER else error
         if answer.headers.get("content-type", "").partition(";")[0].strip() != MEDIA:
             raise HubUnavailable(f"{answer.url} does not answer as a hub does: check TOCSIN_URL")
         self._heard()
@@ -133,9 +151,11 @@ async def stirred(changes: AsyncIterator[Change], clock: Clock) -> AsyncIterator
         await asyncio.wait((listener,))
 
 
-def _read(data: str) -> dict[str, Any]:
+def _read(kind: str, data: str) -> dict[str, Any]:
     """Raises: HubUnavailable, for what no hub would say."""
     try:
+        if kind == TRANSITION:
+            return dict(msgspec.json.decode(data, type=StreamedTransition))
         return msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError as fault:
         raise HubUnavailable(f"the stream tells what no hub would ({fault}): check TOCSIN_URL") from fault

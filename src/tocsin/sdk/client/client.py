@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 from tocsin.clock import Clock, SystemClock
@@ -22,6 +22,7 @@ from tocsin.sdk.client.pages import listed, pages
 from tocsin.settings import load_settings
 
 T = TypeVar("T")
+Several: TypeAlias = T | Sequence[T] | None
 TIMEOUT: Final = 30.0
 MOST_TRIES: Final = 5
 
@@ -196,15 +197,26 @@ class Client:
 
         longest: seconds between two looks, at most; the stream of changes calls for one sooner.
         """
-        async with stirred(self.stream(run=str(run)), self._clock) as wait:
+        async with stirred(self.stream(run=run), self._clock) as wait:
             async for row in watched(lambda: self.run(run), wait, longest=longest):
                 yield row
 
-    def stream(self, *, after: str | None = None, **only: str | Sequence[str]) -> AsyncGenerator[Change, None]:
-        """Changes as they happen, without an end. after: the id of one, behind which they begin; only: filters of the
-        hub's stream, such as ``trigger="daily-digest"``.
+    def stream(
+        self,
+        *,
+        trigger: Several[str] = None,
+        agent: Several[str] = None,
+        run: Several[UUID] = None,
+        states: Several[str] = None,
+        kinds: Several[str] = None,
+        after: str | None = None,
+    ) -> AsyncGenerator[Change, None]:
+        """Transitions of runs as they are committed, without an end: only of these, and into these states.
+
+        after: the id of a change, behind which they begin; from now on, when left out.
         """
-        return Changes(self._asking, Request(method="GET", path=("stream",), query=only), after=after).follow()
+        query = {"trigger": trigger, "agent": agent, "run": run, "state": states, "kind": kinds}
+        return Changes(self._asking, Request(method="GET", path=("stream",), query=query), after=after).follow()
 
     # --- agents, instances, replicas
 
