@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     grpc_insecure: bool = False
     suspect_after: Duration = timedelta(seconds=20)
     dead_after: Duration = timedelta(seconds=90)
+    url: str | None = None
+    key: str | None = None
+    key_file: Path | None = None
+    ca: Path | None = None
+    http_insecure: bool = False
     hub: str = "127.0.0.1:8621"
     agent_key: str | None = None
     drain_timeout: Duration = timedelta(seconds=25)
@@ -186,6 +191,10 @@ def contradictions(settings: Settings) -> list[str]:
             settings.grpc_cert is None and not settings.is_grpc_local and not settings.grpc_insecure,
             f"TOCSIN_GRPC_BIND={settings.grpc_bind} can be reached from other hosts: set TOCSIN_GRPC_CERT and "
             "TOCSIN_GRPC_KEY, or TOCSIN_GRPC_INSECURE=1 where the network itself is private",
+        ),
+        (
+            settings.key is not None and settings.key_file is not None,
+            "TOCSIN_KEY and TOCSIN_KEY_FILE exclude each other: unset one of them",
         ),
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
         (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),

@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
+
+Name = Annotated[str, typer.Argument(help="An instance's name or id.", autocompletion=completion.instances)]
 
 
 def commands() -> typer.Typer:
@@ -54,7 +57,10 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
     tell_cut(len(rows), limit, "--limit shows more")
 
 
-def show(name: Annotated[str, typer.Argument(help="An instance's name or id.")], json: JsonFlag = False) -> None:
+def show(
+    name: Name,
+    json: JsonFlag = False,
+) -> None:
     """One instance: what it runs and since when, where it is connected, where it stands still."""
     run_async(_show(name, json))
 
@@ -69,10 +75,7 @@ async def _show(name: str, json: bool) -> None:
     print_fields([(key, _shown(value, now)) for key, value in row.items() if key != "running"])
     print_table(
         ["run", "agent", "fence", "since"],
-        [
-            (run["id"], run["agent"], run["fence"], instant(datetime.fromisoformat(run["since"]), now))
-            for run in row["running"]
-        ],
+        [(run["id"], run["agent"], run["fence"], instant(run["since"], now)) for run in row["running"]],
         empty="it runs nothing",
     )
 

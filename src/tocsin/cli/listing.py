@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tocsin.cli.operations import Row
 from tocsin.domain.errors import BadInput
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
@@ -12,8 +13,6 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, max=100_000, help="
 All = Annotated[bool, typer.Option("--all", help="Everything there is, page by page.")]
 DEFAULT_LIMIT: Final = 50
 PAGE: Final = 500
-
-Row = dict[str, Any]
 
 
 def limit_of(limit: int | None, *, everything: bool = False) -> int:

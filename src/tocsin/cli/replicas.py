@@ -5,11 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
 
 MOST = 100_000
+
+Name = Annotated[str, typer.Argument(help="A replica's name or id.", autocompletion=completion.replicas)]
 
 
 def commands() -> typer.Typer:
@@ -56,7 +59,10 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
     tell_cut(len(rows), limit, "--limit shows more")
 
 
-def show(name: Annotated[str, typer.Argument(help="A replica's name or id.")], json: JsonFlag = False) -> None:
+def show(
+    name: Name,
+    json: JsonFlag = False,
+) -> None:
     """One replica."""
     run_async(_show(name, json))
 

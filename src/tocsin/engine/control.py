@@ -4,7 +4,7 @@ Each operation is one transaction, or reads only. Answers are plain values (see 
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
+from tocsin.engine.watching import LONGEST_PAUSE, watched
 from tocsin.store.database import Database
 from tocsin.store.events import Events
 from tocsin.store.leases import Incarnation, Leases
@@ -56,6 +57,7 @@ class Control:
     ) -> None:
         who = Incarnation(actor, actor=actor)
         self._database = database
+        self._clock = clock
         self._triggers = Triggers(database=database, clock=clock, who=who)
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
@@ -225,6 +227,15 @@ class Control:
         if row is None:
             raise NotFound("run", run_id)
         return run_view(row) | history_view(await self._runs.history(run_id))
+
+    def watch(self, run_id: UUID, *, longest: float = LONGEST_PAUSE) -> AsyncGenerator[dict[str, Any], None]:
+        """The run as it is, then each time that anything of it has changed, until it has ended.
+
+        longest: seconds between two looks, at most.
+
+        Raises: NotFound.
+        """
+        return watched(lambda: self.run(run_id), self._clock.sleep, longest=longest)
 
     async def cancel_run(self, run_id: UUID) -> dict[str, Any]:
         """A queued run is cancelled; a running one is asked to stop, and fenced if it does not.

@@ -35,6 +35,9 @@ class ProblemForm(BaseModel):
     detail: str
     field: str | None = Field(default=None, description="What is at fault, where it can be named.")
     errors: list[dict[str, str]] | None = Field(default=None, description="Every fault, as field and detail.")
+    about: dict[str, Any] | None = Field(
+        default=None, description="What it names: kind and name of what is not there, the version that there is."
+    )
 
 
 class Trigger(BaseModel):
@@ -242,6 +245,10 @@ class Forecast(BaseModel):
     collisions: list[Crowd]
     herds: list[Crowd]
     cut: list[str] = Field(description="Triggers that fire too often to be followed to the end.")
+
+
+class Now(BaseModel):
+    now: datetime
 
 
 class UsageSum(BaseModel):
