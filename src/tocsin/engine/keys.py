@@ -123,8 +123,11 @@ class KeyRing:
 
     async def find(self, key: str) -> Known | None:
         """The key, if it is known, was not revoked and has not expired. Raises: StoreError."""
+        return await self.known(digest_of(key))
+
+    async def known(self, digest: bytes) -> Known | None:
+        """The same, of a key that was shown before. Raises: StoreError."""
         await self._refresh()
-        digest = digest_of(key)
         known = self._known.get(digest)
         # Whoever guesses cannot choose a digest, so its look-up tells nothing; the comparison is for form's sake.
         if known is None or not compare_digest(known.digest, digest):
