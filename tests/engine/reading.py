@@ -75,11 +75,15 @@ async def a_tail(dsn: str, *, statements: Statements | None = None, **options: A
         database = Database(dsn, statements=statements)
         stack.push_async_callback(database.close)
         loops: list[Loop] = []
+
+        def wake() -> None:
+            loops[0].wake()
+
         tail = Tail(
             feed=Feed(database=database, clock=SystemClock()),
             clock=SystemClock(),
             log=Heard(),
-            wake=lambda: loops[0].wake(),
+            wake=wake,
             **{"every": 0.005, **options},
         )
         loops.append(Loop(tail, clock=SystemClock(), log=Heard()))
