@@ -280,18 +280,46 @@ async def test_the_feed_is_off_once_nobody_has_wanted_it_for_its_retention(world
     assert again != life
 
 
-async def test_a_reader_that_comes_while_the_feed_is_switched_off_finds_it_on(world: World) -> None:
-    """Whichever of the two is first, the other one sees it."""
+async def test_a_reader_that_comes_while_the_feed_is_switched_off_waits_and_switches_it_on_again(world: World) -> None:
     feed = a_feed(world)
     other = Feed(database=Database(world.dsn), clock=world.clock)
-    await feed.want()
-    for _ in range(20):
-        world.clock.turn(MINUTE)
-        _, (life, _) = await asyncio.gather(feed.leave(world.clock.now() - SECOND), other.want())
-        assert (await feed.read(NEVER, limit=0)).standing.life in (life, None)
-        standing = await other.want()
-        assert (await feed.read(NEVER, limit=0)).standing.life == standing[0]
+    life, _ = await feed.want()
+    world.clock.turn(MINUTE)
+    async with world.database.transaction() as session:
+        await session.fetch("hold_marks")
+        assert await session.fetchrow("switch_feed_off", before=world.clock.now() - SECOND) is not None
+        coming = drive(other.want())
+        await eventually(
+            lambda: world.value(
+                "SELECT count(*) FROM pg_locks WHERE relation = 'tocsin.feed_marks'::regclass AND NOT granted"
+            )
+        )
+    again, is_new = await coming
+    assert is_new
+    assert again != life
     await other._database.close()
+
+
+async def test_what_was_in_progress_at_a_mark_is_kept_as_long_as_what_came_after_it(world: World) -> None:
+    await world.declare(a_trigger(overlap=Overlap.ALLOW))
+    feed = Feed(database=Database(world.dsn), clock=world.clock)
+    await feed.want()
+    await world.control.fire("t")
+    run_id = await world.value("SELECT id FROM tocsin.runs")
+    _, start = await ids_since(feed, NEVER)
+    async with world.database.transaction() as session:
+        await take_an_edge(world, session, run_id)
+        await Control(database=feed._database, clock=world.clock, actor="other").fire("t")
+        world.clock.turn(MINUTE)
+        _, between = await ids_since(feed, start)
+        await feed.want()
+    assert await feed.prune(world.clock.now(), batch=10) == 2
+    assert len((await ids_since(feed, between))[0]) == 1
+    floor = (await feed.read(NEVER, limit=0)).standing.floor
+    assert floor is not None
+    assert floor.is_within(between)
+    assert not floor.is_within(start)
+    await feed._database.close()
 
 
 async def test_a_copy_on_another_server_has_another_feed_and_none_of_its_rows(world: World) -> None:

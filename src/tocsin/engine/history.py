@@ -135,8 +135,8 @@ class History:
         return self._batches[number - self.first]
 
     def covers(self, position: Position) -> bool:
-        """Whether all that a reader has not heard that stands there is remembered."""
-        return self.start.is_within(position.base) and position.newest.is_within(self.end.base)
+        """Whether all that a reader who stands there has not heard is remembered; there was a look since it was told."""
+        return self.start.is_within(position.base)
 
     def since(self, position: Position) -> Iterator[Stretch]:
         """What such a reader has not heard, up to the end. The position is covered, and the end is a whole one."""
