@@ -135,7 +135,7 @@ class History:
         return self._batches[number - self.first]
 
     def covers(self, position: Position) -> bool:
-        """Whether all that a reader who stands there has not heard is remembered; there was a look since it was told."""
+        """Whether all that a reader who stands there has not heard is remembered, if there was a look since."""
         return self.start.is_within(position.base)
 
     def since(self, position: Position) -> Iterator[Stretch]:
