@@ -5,7 +5,7 @@ from the database, as fast as it takes it. One that falls behind what is remembe
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Final, Literal, Protocol
 
 from tocsin.domain.feed import Position, Wanted
@@ -15,7 +15,8 @@ from tocsin.store.feed import Standing
 
 PAGE: Final = 500
 
-End = Literal["draining", "revoked", "slow", "gone"]
+End = Literal["draining", "revoked", "slow", "unread", "gone"]
+"""unread: the database could not be asked for what comes next."""
 
 
 class Framing(Protocol):
@@ -61,7 +62,7 @@ class Reader:
         if self._after is None:
             self._follow(history)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """What is to be sent in one go: one event or more, each whole. Raises: StoreError, while it catches up."""
         if self._after is not None:
             async for piece in self._missed_pieces(self._after):

@@ -71,6 +71,10 @@ class Tail:
         self._followers: set[Follower] = set()
         self._waiting: list[asyncio.Future[None]] = []
 
+    @property
+    def is_followed(self) -> bool:
+        return bool(self._followers)
+
     def rest(self) -> float | None:
         return max(self._every - self._took, self._took) if self._followers else None
 

@@ -7,7 +7,7 @@ streams, and each client goes on elsewhere with the position that it was told la
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tocsin.clock import Clock
@@ -51,7 +51,7 @@ class Stream:
         self._is_served = False
 
     def cut(self) -> None:
-        """What is being sent is not waited for any more."""
+        """That what is being sent is taken is not waited for any more."""
         self.reader.end("slow")
         if self._is_served:
             self._limit.reschedule(asyncio.get_running_loop().time())
@@ -73,15 +73,15 @@ class Stream:
         await self._send(send, OPENING)
         # What cannot be read just now is read when the client comes again.
         with suppress(StoreError):
-            async for piece in self.reader.pieces():
-                await self._send(send, piece)
+            async with aclosing(self.reader.pieces()) as pieces:
+                async for piece in pieces:
+                    await self._send(send, piece)
         if self.reader.ended != "gone":
-            last = ending(self.reader.ended or "draining")
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+            await self._send(send, ending(self.reader.ended or "unread"), is_last=True)
 
-    async def _send(self, send: Send, piece: bytes) -> None:
+    async def _send(self, send: Send, piece: bytes, *, is_last: bool = False) -> None:
         self.sending_since = self._clock.monotonic()
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
         self.sent_at, self.sending_since = self._clock.monotonic(), None
 
     async def _until_gone(self, receive: Receive) -> None:
@@ -168,6 +168,8 @@ class Streams:
         for stream in list(self._open):
             if stream.caller in gone:
                 stream.reader.end("revoked")
+                if stream.sending_since is not None:
+                    stream.cut()
 
     async def _see_off(self) -> None:
         """Everybody is told to go on elsewhere; who does not take that in time is cut off."""
