@@ -46,6 +46,7 @@ from tocsin.settings import Settings
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
 from tocsin.store.events import Events
+from tocsin.store.feed import Feed
 from tocsin.store.instances import Instances
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.migrate import schema_state
@@ -150,10 +151,12 @@ class Replica:
         )
         self.pruner = Pruner(
             retention=Retention(database=self.database),
+            feed=Feed(database=self.database, clock=clock),
             clock=clock,
             time=self._time,
             log=log,
             keep=settings.retention,
+            keep_feed=settings.feed_retention,
         )
 
     def _compose_work(self) -> None:

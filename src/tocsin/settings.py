@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     slots: int = Field(default=100, ge=1, le=10_000)
     retention: Duration = timedelta(days=30)
     metrics_triggers: int = Field(default=200, ge=0, le=10_000)
+    feed_retention: Duration = timedelta(minutes=15)
+    streams: int = Field(default=500, ge=0, le=900)
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -198,6 +200,11 @@ def contradictions(settings: Settings) -> list[str]:
         ),
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
         (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),
+        (
+            not timedelta(minutes=1) <= settings.feed_retention <= settings.retention,
+            f"TOCSIN_FEED_RETENTION={format_duration(settings.feed_retention)} must be at least 1m, and at most "
+            f"TOCSIN_RETENTION={format_duration(settings.retention)}",
+        ),
     ]
     for name in ("renew_every", "sweep_every", "poll_every"):
         value: timedelta = getattr(settings, name)

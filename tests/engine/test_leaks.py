@@ -29,6 +29,7 @@ from tocsin.engine.matcher import Matcher
 from tocsin.engine.pruner import Pruner
 from tocsin.store.database import Database
 from tocsin.store.events import Events
+from tocsin.store.feed import Feed
 from tocsin.store.leases import Leases
 from tocsin.store.retention import Retention
 from tocsin.store.signals import Signals
@@ -312,7 +313,13 @@ async def test_a_lookouts_look_on_the_listening_session(world: World, peer: Peer
 
 async def test_a_pruners_step(world: World, peer: Peer) -> None:
     pruner = Pruner(
-        retention=Retention(database=world.database), clock=world.clock, time=peer.time, log=peer.log, keep=MINUTE
+        retention=Retention(database=world.database),
+        feed=Feed(database=world.database, clock=world.clock),
+        clock=world.clock,
+        time=peer.time,
+        log=peer.log,
+        keep=MINUTE,
+        keep_feed=MINUTE,
     )
     peer.time.learn(world.clock.now(), asked_at=world.clock.monotonic())
 

@@ -129,8 +129,11 @@ class KeyRing:
 
         Raises: StoreError.
         """
+        return await self.known(digest_of(key), patience=patience)
+
+    async def known(self, digest: bytes, *, patience: float | None = None) -> Known | None:
+        """The same, of a key that was shown before. Raises: StoreError."""
         await self._refresh(patience)
-        digest = digest_of(key)
         known = self._known.get(digest)
         # Whoever guesses cannot choose a digest, so its look-up tells nothing; the comparison is for form's sake.
         if known is None or not compare_digest(known.digest, digest):

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
-from tocsin.edges.http import fleet, insight, keys, metrics, runs, triggers
+from tocsin.edges.http import fleet, insight, keys, metrics, runs, stream, triggers
 from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
@@ -24,6 +24,7 @@ from tocsin.edges.http.problems import (
     on_invalid,
     on_problem,
 )
+from tocsin.edges.http.streams import Streams
 from tocsin.edges.http.throttle import Throttle
 from tocsin.edges.metrics.page import Metrics
 from tocsin.edges.watching import Watching
@@ -32,6 +33,7 @@ from tocsin.engine.keys import KeyRing
 from tocsin.hub import Replica
 from tocsin.store.answers import Answers
 from tocsin.store.database import Database
+from tocsin.store.feed import Feed
 from tocsin.telemetry import Log
 from tocsin.version import __version__
 
@@ -39,10 +41,12 @@ MOST_ACTORS: Final = 1_000
 """In whose names operations are kept at hand."""
 
 
-def api_of(*, database: Database, replica: Replica, watching: Watching, is_local: bool, log: Log) -> FastAPI:
-    """The API of a replica, on sessions of its own. is_local: only processes of this host can reach it.
+def api_of(
+    *, database: Database, replica: Replica, watching: Watching, is_local: bool, log: Log
+) -> tuple[FastAPI, Streams]:
+    """The API of a replica, on sessions of its own, and its streams, which are to be entered.
 
-    watching: the replica.
+    watching: the replica. is_local: only processes of this host can reach it.
     """
     clock = SystemClock()
     controls: dict[str, Control] = {}
@@ -66,11 +70,20 @@ def api_of(*, database: Database, replica: Replica, watching: Watching, is_local
         ring=KeyRing(database=database, clock=clock), throttle=Throttle(clock=clock), is_local=is_local, log=log
     )
     once = Once(answers=Answers(database=database, clock=clock), log=log)
-    app = make_api(Edge(control=control, gate=gate, once=once, log=log, called=watching.called))
+    streams = Streams(
+        feed=Feed(database=database, clock=clock),
+        admits=gate.still_admits,
+        clock=clock,
+        log=log,
+        most=replica.settings.streams,
+    )
+    app = make_api(
+        Edge(control=control, gate=gate, once=once, streams=streams, log=log, called=watching.called)
+    )
     metrics.add_to(app, Metrics(replica=replica, api=database, tally=watching.tally, clock=clock, log=log))
     # Made here, in the caller's thread, it holds nobody up when it is first asked for.
     app.openapi()
-    return app
+    return app, streams
 
 
 def make_api(edge: Edge) -> FastAPI:
@@ -87,7 +100,7 @@ def make_api(edge: Edge) -> FastAPI:
     app.router.route_class = Operation
     app.state.edge = edge
     app.state.log = edge.log
-    for noun in (triggers, runs, fleet, insight, keys):
+    for noun in (triggers, runs, stream, fleet, insight, keys):
         noun.add_to(app)
     app.add_exception_handler(Exception, on_broken)
     app.add_exception_handler(ClientDisconnect, on_gone)

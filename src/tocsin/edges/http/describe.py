@@ -51,7 +51,7 @@ WORDS: Final[dict[int, str]] = {
     428: "If-Match is missing.",
     429: "Too many keys that open nothing.",
     500: "Something went wrong here.",
-    503: "The database cannot be asked just now.",
+    503: "The database cannot be asked just now, or as many streams are open as may be.",
 }
 
 

@@ -25,10 +25,11 @@ CHALLENGE: Final = {"www-authenticate": 'Bearer realm="tocsin"'}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """actor: as the trail will say."""
+    """actor: as the trail will say. digest: of the key, if there was one."""
 
     actor: str
     scopes: Collection[Scope]
+    digest: bytes | None = None
 
 
 class Gate:
@@ -54,6 +55,12 @@ class Gate:
             held = ", ".join(scope for scope in Scope if scope in caller.scopes)
             raise Problem(403, "forbidden", f"this needs a key of scope {wanted}; {caller.actor} has {held}")
         return caller
+
+    async def still_admits(self, caller: Caller) -> bool:
+        """Whether one who was let in would be let in again. Raises: StoreError."""
+        if caller.digest is None:
+            return not await self._ring.are_asked_for()
+        return await self._ring.known(caller.digest) is not None
 
     async def _with_key(self, request: Request, key: str, patience: float | None) -> Caller:
         known = await self._ring.find(key, patience=patience)
@@ -92,7 +99,7 @@ class Gate:
 
 
 def _caller(known: Known) -> Caller:
-    return Caller(f"key:{known.name}", known.scopes)
+    return Caller(f"key:{known.name}", known.scopes, known.digest)
 
 
 def _bearer(authorization: str) -> str | None:

@@ -3,12 +3,13 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from tocsin.domain.errors import Conflict, Refused
 from tocsin.edges.http.front import Api, Front
+from tocsin.edges.http.streams import Streams
 from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 from tocsin.hub import Replica
@@ -59,30 +60,32 @@ async def hosted_api(front: Front, *, dsn: str, replica: Replica, watching: Watc
     """The API joins when it is made, beside the work that has begun. Its sessions are its own: whoever asks a lot
     does not keep the engine from its.
     """
-    database = Database(dsn, pooler=replica.settings.pooled, size=SESSIONS)
-    joining = asyncio.create_task(_join(front, _Parts(database, replica, watching, log)), name="api")
-    try:
-        yield
-    finally:
-        joining.cancel()
-        await asyncio.wait({joining})
-        await database.close()
+    async with AsyncExitStack() as stack:
+        database = Database(dsn, pooler=replica.settings.pooled, size=SESSIONS)
+        stack.push_async_callback(database.close)
+        joining = asyncio.create_task(_join(front, stack, _Parts(database, replica, watching, log)), name="api")
+        try:
+            yield
+        finally:
+            joining.cancel()
+            await asyncio.wait({joining})
 
 
-async def _join(front: Front, parts: "_Parts") -> None:
+async def _join(front: Front, stack: AsyncExitStack, parts: "_Parts") -> None:
     try:
         # In a thread, as it takes a while that agents and schedules should not have to wait for.
-        api = await asyncio.to_thread(_made, parts)
+        api, streams = await asyncio.to_thread(_made, parts)
     except ImportError as error:
         parts.log.error("api.failed", error=str(error), advice="pip install 'tocsin[hub]'")
         return
     # What was made stays: a collection in the middle of a burst need not walk over it.
     gc.freeze()
+    await stack.enter_async_context(streams)
     front.join(api)
     parts.log.info("api.joined")
 
 
-def _made(parts: "_Parts") -> Api:
+def _made(parts: "_Parts") -> tuple[Api, Streams]:
     """The API. Called in a thread; what it makes belongs to the event loop all the same."""
     from tocsin.edges.http.api import api_of  # noqa: PLC0415
 

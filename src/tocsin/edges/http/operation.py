@@ -26,6 +26,7 @@ from tocsin.domain.payload import accept
 from tocsin.edges.http.gate import Caller, Gate
 from tocsin.edges.http.once import Once, key_of
 from tocsin.edges.http.problems import Problem
+from tocsin.edges.http.streams import Streams
 from tocsin.engine.control import Control
 from tocsin.telemetry import Log
 
@@ -52,6 +53,7 @@ class Edge:
     control: Callable[[str], Control]
     gate: Gate
     once: Once
+    streams: Streams
     log: Log
     called: Called = untraced
 

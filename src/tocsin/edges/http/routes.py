@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+import msgspec
+from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from tocsin.domain.authority import Scope
@@ -38,9 +39,11 @@ class Routes:
         refusals: Sequence[int] = (),
         headers: dict[str, Any] | None = None,
         own_key: bool = False,
+        streamed_as: type[Response] | None = None,
     ) -> None:
         """also: further statuses of success, with their words; own_key: what an Idempotency-Key means is the
-        endpoint's affair. The endpoint's docstring describes it.
+        endpoint's affair; streamed_as: the answer goes on, in events that are told. The endpoint's docstring describes
+        it.
         """
         bodies = OF_BODIES if method in ("POST", "PATCH", "PUT") else ()
         once = (409,) if method == "POST" else ()
@@ -56,6 +59,8 @@ class Routes:
             code: {"model": told, "description": words, **({"headers": headers} if headers else {})}
             for code, words in {status: "Done.", **(also or {})}.items()
         }
+        if streamed_as is not None:
+            responses = {status: {"description": "It goes on.", "content": {streamed_as.media_type: _streamed(told)}}}
         self._app.router.add_api_route(
             path,
             endpoint,
@@ -66,6 +71,13 @@ class Routes:
             operation_id=endpoint.__name__,
             tags=[self._tag],
             responses=responses,
-            response_class=Json,
+            response_class=streamed_as or Json,
             openapi_extra=extra,
         )
+
+
+def _streamed(told: type[BaseModel]) -> dict[str, Any]:
+    """A stream's content: what one event holds, and how events are written."""
+    schema = told.model_json_schema()
+    data = msgspec.json.encode(schema["examples"][0]).decode()
+    return {"schema": schema, "example": f"id: 7a1ebb83e24d.2f3+1\nevent: transition\ndata: {data}\n\n"}

@@ -120,6 +120,29 @@ class Transition(BaseModel):
     at: datetime
 
 
+class StreamedTransition(Transition):
+    """What an event of the stream holds. trigger, agent, kind: null where somebody has deleted the run."""
+
+    model_config = example(
+        run_id="0199f0c2-7c1e-7000-8000-4d1b2f3a5c6e",
+        trigger="daily-digest",
+        agent="digest",
+        kind="schedule",
+        seq=3,
+        from_state="running",
+        to_state="succeeded",
+        attempt=1,
+        fence=1,
+        actor="replica:6f1c2b1e-3f0a-4a55-9d0b-0f6f4a4f6a11",
+        reason=None,
+        at="2027-01-04T08:00:01.250000Z",
+    )
+    run_id: UUID
+    trigger: str | None
+    agent: str | None
+    kind: str | None
+
+
 class Attempt(BaseModel):
     """What an attempt had to tell."""
 
