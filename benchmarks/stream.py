@@ -26,6 +26,7 @@ from tocsin.edges.http.front import Front
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.hosting import hosted_api
 from tocsin.edges.http.listener import Listener, bound
+from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 from tocsin.telemetry import Silence
 
@@ -53,7 +54,7 @@ async def a_hub(dsn: str) -> AsyncIterator[tuple[Control, int]]:
         await control.declare(hub.build())
         async with (
             replica_of(dsn, hub, slots=500, streams=READERS) as replica,
-            hosted_api(front, dsn=dsn, replica=replica, log=Silence()),
+            hosted_api(front, dsn=dsn, replica=replica, watching=Watching(limit=0, log=Silence()), log=Silence()),
         ):
             yield control, sock.getsockname()[1]
 

@@ -468,15 +468,14 @@ async def a_reader(dsn: str, watched: Watched, *, is_local: bool = True) -> Asyn
     try:
         await database.open()
         front = Front(Health("0", lambda: None), log=watched.log)
-        front.join(
-            api_of(
-                database=database,
-                replica=watched.replica,
-                watching=watched.watching,
-                is_local=is_local,
-                log=watched.log,
-            )
+        api, _ = api_of(
+            database=database,
+            replica=watched.replica,
+            watching=watched.watching,
+            is_local=is_local,
+            log=watched.log,
         )
+        front.join(api)
         yield Client(front, watched.log)
     finally:
         await database.close()

@@ -279,7 +279,9 @@ async def test_a_replica_hosts_streams_and_sees_them_off_as_it_drains(world: Wor
         front = Front(Health("0", lambda: None), log=Heard())
         sock = bound("127.0.0.1:0")
         async with Listener(sock, front):
-            async with hosted_api(front, dsn=world.dsn, replica=replica, log=Heard()), AsyncExitStack() as stack:
+            watching = Watching(limit=0, log=Heard())
+            hosting = hosted_api(front, dsn=world.dsn, replica=replica, watching=watching, log=Heard())
+            async with hosting, AsyncExitStack() as stack:
                 stream = await stack.enter_async_context(following(int(sock.getsockname()[1])))
                 await is_open(stream)
                 await present.fire("t")

@@ -77,9 +77,7 @@ def api_of(
         log=log,
         most=replica.settings.streams,
     )
-    app = make_api(
-        Edge(control=control, gate=gate, once=once, streams=streams, log=log, called=watching.called)
-    )
+    app = make_api(Edge(control=control, gate=gate, once=once, streams=streams, log=log, called=watching.called))
     metrics.add_to(app, Metrics(replica=replica, api=database, tally=watching.tally, clock=clock, log=log))
     # Made here, in the caller's thread, it holds nobody up when it is first asked for.
     app.openapi()
