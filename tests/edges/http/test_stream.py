@@ -20,6 +20,7 @@ from tocsin.edges.http.front import Front
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.hosting import hosted_api
 from tocsin.edges.http.listener import Listener, bound
+from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 
 pytestmark = pytest.mark.anyio
