@@ -15,6 +15,7 @@ ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 
 OF_BODIES: Final = (400, 413, 415)
 ETAG: Final = {"ETag": {"description": "The version, for If-Match.", "schema": {"type": "string"}}}
+EVENTS: Final = "text/event-stream"
 REFUSALS: Final = "x-tocsin-refusals"
 """Statuses of an operation's refusals, until the description is written out."""
 
@@ -60,7 +61,7 @@ class Routes:
             for code, words in {status: "Done.", **(also or {})}.items()
         }
         if streamed_as is not None:
-            responses = {status: {"description": "It goes on.", "content": {streamed_as.media_type: _streamed(told)}}}
+            responses = {status: {"description": "It goes on.", "content": {EVENTS: _streamed(told)}}}
         self._app.router.add_api_route(
             path,
             endpoint,
@@ -78,6 +79,8 @@ class Routes:
 
 def _streamed(told: type[BaseModel]) -> dict[str, Any]:
     """A stream's content: what one event holds, and how events are written."""
-    schema = told.model_json_schema()
-    data = msgspec.json.encode(schema["examples"][0]).decode()
-    return {"schema": schema, "example": f"id: 7a1ebb83e24d.2f3+1\nevent: transition\ndata: {data}\n\n"}
+    data = msgspec.json.encode(told.model_json_schema()["examples"][0]).decode()
+    return {
+        "schema": {"$ref": f"#/components/schemas/{told.__name__}"},
+        "example": f"id: 7a1ebb83e24d.2f3+1\nevent: transition\ndata: {data}\n\n",
+    }

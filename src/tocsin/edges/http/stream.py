@@ -24,9 +24,7 @@ Several = Query(max_length=50, description="Only of these; may be given again.")
 
 
 class EventStream(Response):
-    """An answer that goes on."""
-
-    media_type = "text/event-stream"
+    """An answer that goes on. Its media type is told with the stream: here, the framework would describe it as text."""
 
     def __init__(self, streams: Streams, stream: Stream) -> None:
         super().__init__()
@@ -64,7 +62,12 @@ async def follow(
     kind: Annotated[list[RunKind] | None, Query(description="Only of runs of these kinds.")] = None,
     last_event_id: Annotated[
         str | None,
-        Header(max_length=MAX_POSITION, description="Go on after this event, told by whichever replica."),
+        Header(
+            alias="Last-Event-ID",
+            max_length=MAX_POSITION,
+            description="Go on after this event, whichever replica has told it.",
+            examples=["7a1ebb83e24d.2f3+1.2f5+0.4d"],
+        ),
     ] = None,
 ) -> Response:
     """Every transition as it is committed, as server-sent events.
