@@ -18,9 +18,12 @@ SELECT NULL::bigint AS id, NULL::bigint AS xid, NULL::uuid AS run_id, NULL::text
 SELECT f.id, f.xid::text::bigint, f.run_id, t.name, r.agent, r.kind, f.seq, f.to_state, f.attempt, f.fence, f.actor,
        f.reason, f.at, NULL, NULL, NULL
   FROM unseen u
-  JOIN tocsin.feed f ON f.id = u.id
-  LEFT JOIN tocsin.runs r ON r.id = f.run_id
-  LEFT JOIN tocsin.triggers t ON t.id = r.trigger_id
+  -- The limits keep each a probe: a join may turn into a walk over all that there is.
+ CROSS JOIN LATERAL (SELECT i.id, i.xid, i.run_id, i.seq, i.to_state, i.attempt, i.fence, i.actor, i.reason, i.at
+                       FROM tocsin.feed i WHERE i.id = u.id LIMIT 1) f
+  LEFT JOIN LATERAL (
+    SELECT i.agent, i.kind, i.trigger_id FROM tocsin.runs i WHERE i.id = f.run_id LIMIT 1) r ON true
+  LEFT JOIN LATERAL (SELECT i.name FROM tocsin.triggers i WHERE i.id = r.trigger_id LIMIT 1) t ON true
 
 -- name: page_feed
 -- What one snapshot sees and another, earlier one does not, in order, from after an id on; and the row without an id.
@@ -41,9 +44,12 @@ SELECT NULL::bigint AS id, NULL::bigint AS xid, NULL::uuid AS run_id, NULL::text
 SELECT f.id, f.xid::text::bigint, f.run_id, t.name, r.agent, r.kind, f.seq, f.to_state, f.attempt, f.fence, f.actor,
        f.reason, f.at, NULL, NULL, NULL
   FROM unheard u
-  JOIN tocsin.feed f ON f.id = u.id
-  LEFT JOIN tocsin.runs r ON r.id = f.run_id
-  LEFT JOIN tocsin.triggers t ON t.id = r.trigger_id
+  -- The limits keep each a probe: a join may turn into a walk over all that there is.
+ CROSS JOIN LATERAL (SELECT i.id, i.xid, i.run_id, i.seq, i.to_state, i.attempt, i.fence, i.actor, i.reason, i.at
+                       FROM tocsin.feed i WHERE i.id = u.id LIMIT 1) f
+  LEFT JOIN LATERAL (
+    SELECT i.agent, i.kind, i.trigger_id FROM tocsin.runs i WHERE i.id = f.run_id LIMIT 1) r ON true
+  LEFT JOIN LATERAL (SELECT i.name FROM tocsin.triggers i WHERE i.id = r.trigger_id LIMIT 1) t ON true
 
 -- name: cut_of_feed
 -- The transaction before which all but the newest so many transitions were written; NULL when there are no more.
@@ -138,7 +144,7 @@ WITH floor AS (
       FROM (SELECT f.id FROM tocsin.feed f ORDER BY f.id LIMIT :batch) o
      WHERE NOT EXISTS (SELECT FROM tocsin.feed_switch)
 ), gone AS (
-    DELETE FROM tocsin.feed f USING old o WHERE f.id = o.id
+    DELETE FROM tocsin.feed f WHERE f.id = ANY (ARRAY(SELECT o.id FROM old o))
     RETURNING f.id
 )
 SELECT count(*) AS count FROM gone
