@@ -31,8 +31,10 @@ from tocsin.domain.trigger import Overlap
 from tocsin.engine.control import Control
 from tocsin.engine.desk import Desk
 from tocsin.engine.planner import Planner
+from tocsin.engine.pruner import Pruner
 from tocsin.store.database import Database, Session
 from tocsin.store.feed import Feed
+from tocsin.store.retention import Retention
 from tocsin.store.statements import load
 
 COLUMNS: Final = "run_id, seq, to_state, attempt, fence, actor, reason, at"
@@ -337,3 +339,33 @@ async def test_a_copy_on_another_server_has_another_feed_and_none_of_its_rows(wo
     assert is_new
     assert again != life
     assert (await ids_since(feed, NEVER))[0] == []
+
+
+async def test_the_pruner_forgets_the_feed_and_switches_it_off(world: World) -> None:
+    await world.declare(a_trigger(overlap=Overlap.ALLOW))
+    peer, feed = await world.peer(), a_feed(world)
+    pruner = Pruner(
+        retention=Retention(database=world.database),
+        feed=feed,
+        clock=world.clock,
+        time=peer.time,
+        log=peer.log,
+        keep=timedelta(days=1),
+        keep_feed=timedelta(minutes=15),
+    )
+    await feed.want()
+    await world.control.fire("t")
+    for _ in range(3):
+        world.clock.turn(10 * MINUTE)
+        peer.time.learn(world.clock.now(), asked_at=world.clock.monotonic())
+        await feed.want()
+        assert not await pruner.run_once()
+    assert (await ids_since(feed, NEVER))[0] == []
+    await world.control.fire("t")
+    assert peer.log.count("feed.off") == 0
+    world.clock.turn(15 * MINUTE)
+    peer.time.learn(world.clock.now(), asked_at=world.clock.monotonic())
+    assert not await pruner.run_once()
+    assert peer.log.count("feed.off") == 1
+    assert await world.value("SELECT count(*) FROM tocsin.feed") == 0
+    assert await world.value("SELECT count(*) FROM tocsin.runs") == 2
