@@ -201,7 +201,8 @@ def contradictions(settings: Settings) -> list[str]:
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
         (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),
         (
-            not timedelta(minutes=1) <= settings.feed_retention <= settings.retention,
+            # A retention that is too short is told of itself.
+            not timedelta(minutes=1) <= settings.feed_retention <= max(settings.retention, timedelta(hours=1)),
             f"TOCSIN_FEED_RETENTION={format_duration(settings.feed_retention)} must be at least 1m, and at most "
             f"TOCSIN_RETENTION={format_duration(settings.retention)}",
         ),

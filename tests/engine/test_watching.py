@@ -5,9 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from tests.engine.building import World, a_trigger
+from tests.engine.building import World, a_trigger, an_end
 from tocsin.domain.errors import NotFound
 from tocsin.engine.watching import watched
+from tocsin.store.database import Record, Session
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +66,21 @@ async def test_a_run_of_the_database_is_watched(world: World) -> None:
     assert states == ["queued", "cancelled"]
     with pytest.raises(NotFound):
         await anext(world.control.watch(UUID(int=7)))
+
+
+async def test_a_run_and_its_history_are_of_one_instant(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends between the statements that read it, which is not seen by half."""
+    await world.declare(a_trigger())
+    peer = await world.peer()
+    run_id = await world.queue()
+    assignment = await peer.claim_one()
+    fetch = Session.fetch
+
+    async def late(session: Session, name: str, /, **values: object) -> list[Record]:
+        if name == "get_trail":
+            await peer.settle(an_end(assignment))
+        return await fetch(session, name, **values)
+
+    monkeypatch.setattr(Session, "fetch", late)
+    run = await world.control.run(run_id)
+    assert [run["state"], run["transitions"][-1]["to_state"]] == ["running", "running"]

@@ -219,14 +219,15 @@ class Control:
         return [run_view(row) for row in rows]
 
     async def run(self, run_id: UUID) -> dict[str, Any]:
-        """A run with its transitions, attempts and late results.
+        """A run with its transitions, attempts and late results, all as of one instant.
 
         Raises: NotFound.
         """
-        row = await self._runs.get(run_id)
-        if row is None:
+        whole = await self._runs.whole(run_id)
+        if whole is None:
             raise NotFound("run", run_id)
-        return run_view(row) | history_view(await self._runs.history(run_id))
+        row, history = whole
+        return run_view(row) | history_view(history)
 
     def watch(self, run_id: UUID, *, longest: float = LONGEST_PAUSE) -> AsyncGenerator[dict[str, Any], None]:
         """The run as it is, then each time that anything of it has changed, until it has ended.

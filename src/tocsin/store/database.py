@@ -257,6 +257,12 @@ class Database:
         async with self.session() as session, session.transaction():
             yield session
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Session"]:
+        """A session whose statements all see what the first of them saw. It only reads."""
+        async with self.session() as session, session.transaction(isolation="repeatable_read", readonly=True):
+            yield session
+
     async def fetch(self, name: str, /, **values: object) -> list[Record]:
         async with self.session() as session:
             return await session.fetch(name, **values)
@@ -276,9 +282,10 @@ class Session:
         """What a transaction that changes triggers goes by: when it held its locks, not when it began."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self, **options: Any) -> AsyncIterator[None]:
+        """options: of the driver's transaction, such as its isolation."""
         with translated("a transaction"):
-            async with self.connection.transaction():
+            async with self.connection.transaction(**options):
                 self._database.calls += 2
                 yield
 

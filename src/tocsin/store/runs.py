@@ -193,13 +193,15 @@ class Runs:
         )
         return [dict(row) for row in rows]
 
-    async def history(self, run_id: UUID) -> dict[str, list[dict[str, Any]]]:
-        """The trail, the attempts' tellings and the late results of one run."""
+    async def whole(self, run_id: UUID) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]] | None:
+        """A run, and its trail, its attempts' tellings and its late results, all as of one instant."""
         blocks = {"transitions": "get_trail", "attempts": "get_attempts", "late_results": "get_late_results"}
-        return {
-            title: [dict(row) for row in await self._database.fetch(block, id=run_id)]
-            for title, block in blocks.items()
-        }
+        async with self._database.snapshot() as session:
+            run = await session.fetchrow("get_run", id=run_id)
+            history = {
+                title: [dict(row) for row in await session.fetch(block, id=run_id)] for title, block in blocks.items()
+            }
+        return (dict(run), history) if run else None
 
     async def summary(self, since: datetime) -> dict[str, Any]:
         """Occurrences by outcome, skips by reason and lateness in seconds, since an instant.
