@@ -148,6 +148,7 @@ class Replica:
             time=self._time,
             log=log,
             keep=settings.retention,
+            keep_audit=settings.audit_retention,
         )
 
     def _compose_work(self) -> None:

@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     batch: int = Field(default=500, ge=1, le=5_000)
     slots: int = Field(default=100, ge=1, le=10_000)
     retention: Duration = timedelta(days=30)
+    audit_retention: Duration = timedelta(days=365)
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -187,8 +188,10 @@ def contradictions(settings: Settings) -> list[str]:
             "TOCSIN_GRPC_KEY, or TOCSIN_GRPC_INSECURE=1 where the network itself is private",
         ),
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
-        (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),
     ]
+    for name in ("retention", "audit_retention"):
+        kept: timedelta = getattr(settings, name)
+        rules.append((kept < timedelta(hours=1), f"TOCSIN_{name.upper()} must be at least 1h"))
     for name in ("renew_every", "sweep_every", "poll_every"):
         value: timedelta = getattr(settings, name)
         rules.append((value < timedelta(milliseconds=50), f"TOCSIN_{name.upper()} must be at least 50ms"))

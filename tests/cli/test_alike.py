@@ -162,6 +162,12 @@ DONE = [
     Case("show agent", lambda c, i: c.agent("agent"), ("GET", "/v1/agents/agent", {}), "agent show agent"),
     Case("list replicas", lambda c, i: c.replicas(limit=50), ("GET", "/v1/replicas", {}), "replica list"),
     Case("list instances", lambda c, i: c.roster.instances(limit=50), ("GET", "/v1/instances", {}), "instance list"),
+    Case(
+        "audit",
+        lambda c, i: c.audit(limit=50, trigger=i.t),
+        ("GET", "/v1/audit", {"query": {"trigger": "{t}"}}),
+        "audit --trigger {t}",
+    ),
     Case("decisions", lambda c, i: c.insight.decisions(limit=50), ("GET", "/v1/decisions", {})),
     Case("usage", lambda c, i: c.insight.usage(by=["model"]), ("GET", "/v1/usage", {"query": {"by": "model"}})),
     Case("forecast", lambda c, i: c.insight.forecast(1), ("GET", "/v1/forecast", {"query": {"hours": 1}})),
@@ -300,7 +306,7 @@ async def _now(make: Callable[[], object]) -> object:
 
 VOLATILE = {"id", "key", "created_at", "changed_at", "created_by", "queued_at", "nominal_at", "effective_at", "at",
             "available_at", "paused_at", "next_at", "wake_at", "since", "until", "now", "finished_at", "actor",
-            "after", "source", "decided_at"}  # fmt: skip
+            "after", "source", "decided_at", "target_id"}  # fmt: skip
 """What differs between two askings: ids, instants, and who asked."""
 
 

@@ -312,7 +312,12 @@ async def test_a_lookouts_look_on_the_listening_session(world: World, peer: Peer
 
 async def test_a_pruners_step(world: World, peer: Peer) -> None:
     pruner = Pruner(
-        retention=Retention(database=world.database), clock=world.clock, time=peer.time, log=peer.log, keep=MINUTE
+        retention=Retention(database=world.database),
+        clock=world.clock,
+        time=peer.time,
+        log=peer.log,
+        keep=MINUTE,
+        keep_audit=MINUTE,
     )
     peer.time.learn(world.clock.now(), asked_at=world.clock.monotonic())
 

@@ -33,9 +33,9 @@ def tell_cut(shown: int, limit: int, how: str = "--all shows every one") -> None
 
 
 async def pages(
-    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, key: str, limit: int, everything: bool
+    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, key: str | tuple[str, ...], limit: int, everything: bool
 ) -> AsyncIterator[Row]:
-    """Rows of a listing that goes on after a key, as many as were asked for."""
+    """Rows of a listing that goes on after a key, or after several together, as many as were asked for."""
     left = limit
     after: Any = None
     while everything or left > 0:
@@ -46,4 +46,4 @@ async def pages(
         if len(rows) < size:
             return
         left -= len(rows)
-        after = rows[-1][key]
+        after = rows[-1][key] if isinstance(key, str) else tuple(rows[-1][name] for name in key)

@@ -16,6 +16,7 @@ from tocsin.domain.event import Event
 from tocsin.domain.run import TERMINAL, RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring
+from tocsin.engine.audit import Audit
 from tocsin.engine.desk import Desk
 from tocsin.engine.editing import Editing, Versions
 from tocsin.engine.emitting import Emitting
@@ -60,6 +61,7 @@ class Control:
         self.roster = Roster(database=database, clock=clock)
         self.keys = Keys(database=database, clock=clock, actor=actor)
         self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
+        self._audit = Audit(database=database)
         self._editing = Editing(database=database, triggers=self._triggers)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
         self._emitting = Emitting(
@@ -185,13 +187,13 @@ class Control:
         """
         row = await self._row(name)
         try:
-            wanted = str(UUID(backfill))
+            wanted = UUID(backfill)
         except ValueError:
             raise BadInput(f"backfill {backfill!r}: must be the UUID that `tocsin trigger backfill` told") from None
         count = await self._runs.cancel_backfill(row.id, wanted)
         if count is None:
             raise NotFound("backfill", wanted, see=f"run list --trigger {name}")
-        return {"trigger": name, "id": wanted, "cancelled": count}
+        return {"trigger": name, "id": str(wanted), "cancelled": count}
 
     async def runs(
         self,
@@ -248,7 +250,8 @@ class Control:
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
     ) -> dict[str, Any]:
-        """Why a trigger did or did not run: how it stands now, and every recorded decision in the range.
+        """Why a trigger did or did not run: how it stands now, every recorded decision in the range, and what was done
+        to it then, the pauses that stood as the range began included.
 
         The range defaults to the last 24 hours.
         """
@@ -262,7 +265,32 @@ class Control:
             "until": until,
             "standing": standing(row, agents[0] if agents else None),
             "decisions": decisions,
+            "changes": await self._audit.changes(row, since=since, until=until, limit=limit),
         }
+
+    async def audit(
+        self,
+        *,
+        limit: int,
+        trigger: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: tuple[datetime, int] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Who did what, when, to which thing, the latest first.
+
+        trigger: also one that was deleted, with its runs and backfills. before: ``at`` and ``id`` of the last in hand.
+
+        Raises: BadInput; NotFound, for a trigger that was never heard of.
+        """
+        rows = await self._audit.page(
+            limit=limit, trigger=trigger, actor=actor, action=action, since=since, until=until, before=before
+        )
+        if trigger is not None and not rows and await self._triggers.id_ever(trigger) is None:
+            raise await self._no_trigger(trigger)
+        return rows
 
     # --- agents, replicas
 

@@ -1,5 +1,7 @@
 """Forgets what is older than the retention, in bounded batches, and never a trigger's last success.
 
+The audit has a retention of its own.
+
 Answers that are kept for those who ask again go after a day, whatever the retention.
 
 Writes: one delete a batch; a crash between batches leaves the rest for the next round.
@@ -20,21 +22,33 @@ BREATH: Final = 0.05
 
 
 class Pruner:
+    """keep: how long ended runs and decisions stay; keep_audit: how long who did what."""
+
     name = "pruner"
 
-    def __init__(self, *, retention: Retention, clock: Clock, time: DatabaseTime, log: Log, keep: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        retention: Retention,
+        clock: Clock,
+        time: DatabaseTime,
+        log: Log,
+        keep: timedelta,
+        keep_audit: timedelta,
+    ) -> None:
         self._retention = retention
         self._clock = clock
         self._time = time
         self._log = log
         self._keep = keep
+        self._keep_audit = keep_audit
 
     def rest(self) -> float | None:
         return EVERY
 
     async def run_once(self) -> bool:
         now = self._time.now()
-        if now is None or now - self._keep < datetime(1970, 1, 2, tzinfo=UTC):
+        if now is None or now - max(self._keep, self._keep_audit) < datetime(1970, 1, 2, tzinfo=UTC):
             return False
         before = now - self._keep
         runs = await self._retention.prune_runs(before, batch=BATCH)
@@ -44,7 +58,9 @@ class Pruner:
         if BATCH in (runs, events):
             await self._clock.sleep(BREATH)
             return True
-        if await self._retention.prune_answers(now, batch=BATCH) == BATCH:
+        answers = await self._retention.prune_answers(now, batch=BATCH)
+        audit = await self._retention.prune_audit(now - self._keep_audit, batch=BATCH)
+        if BATCH in (answers, audit):
             await self._clock.sleep(BREATH)
             return True
         await self._retention.prune_rest(before, batch=BATCH)

@@ -150,13 +150,14 @@ class Runs:
         )
         return (row["was"], row["state"]) if row else None
 
-    async def cancel_backfill(self, trigger_id: UUID, backfill: str) -> int | None:
+    async def cancel_backfill(self, trigger_id: UUID, backfill: UUID) -> int | None:
         """How many queued runs of the backfill were cancelled; None when there is no such backfill."""
         row = await self._database.fetchrow(
             "cancel_backfill",
             now=self._clock.now(),
             actor=self._who.actor,
             trigger_id=trigger_id,
+            backfill=backfill,
             prefix=f"backfill:{backfill}:",
         )
         return int(row["count"]) if row and row["known"] else None

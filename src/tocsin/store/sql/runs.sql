@@ -245,7 +245,10 @@ SELECT i.id, j.trigger_id, j.name AS trigger, j.agent, i.kind, i.lane, i.fence, 
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), target AS MATERIALIZED (
-    SELECT r.id, r.state FROM tocsin.runs r WHERE r.id = :id::uuid FOR UPDATE
+    SELECT r.id, r.state, r.trigger_id, r.cancel_requested_at IS NOT NULL AS was_asked
+      FROM tocsin.runs r
+     WHERE r.id = :id::uuid
+       FOR UPDATE
 ), ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = :reason::text, seq = r.seq + 1, ended_by = :actor::text,
@@ -260,6 +263,13 @@ WITH instant AS (
       FROM target t, instant
      WHERE r.id = t.id AND t.state = 'running' AND r.state = 'running'
     RETURNING r.id
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor, 'cancelled', 'run', n.name, t.id, jsonb_build_object('was', t.state)
+      FROM target t
+      JOIN tocsin.triggers n ON n.id = t.trigger_id
+     CROSS JOIN instant
+     WHERE t.id IN (SELECT e.id FROM ended e) OR NOT t.was_asked AND t.id IN (SELECT a.id FROM asked a)
 ), hint AS (
     SELECT pg_notify('tocsin', 'cancel ' || :actor) FROM asked
 )
@@ -285,13 +295,22 @@ SELECT count(*) AS count FROM withdrawn
 
 -- name: cancel_backfill
 -- Cancel what is still queued of one backfill; known: whether it has, or had, any run at all.
-WITH ended AS (
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = 'cancelled', seq = r.seq + 1, ended_by = :actor::text,
-           finished_at = coalesce(:now::timestamptz, now())
+           finished_at = instant.now
+      FROM instant
      WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL AND r.kind = 'backfill'
        AND starts_with(r.occurrence_key, :prefix::text)
     RETURNING r.id
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor, 'cancelled', 'backfill', t.name, :backfill::uuid, jsonb_build_object('runs', e.count)
+      FROM (SELECT count(*) AS count FROM ended) e
+      JOIN tocsin.triggers t ON t.id = :trigger_id AND e.count > 0
+     CROSS JOIN instant
 )
 SELECT (SELECT count(*) FROM ended) AS count,
        EXISTS (SELECT FROM tocsin.occurrences o
