@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import resource
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -297,3 +298,10 @@ def test_a_port_in_use_is_named() -> None:
         where = url_of(sock).removeprefix("http://")
         with pytest.raises(Refused, match=f"TOCSIN_HTTP_BIND={where}"):
             bound(where)
+
+
+def test_no_part_of_an_answer_waits_for_the_receipt_of_the_one_before() -> None:
+    with bound("127.0.0.1:0") as sock, socket.create_connection(sock.getsockname()):
+        connection, _ = sock.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
