@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
+from tocsin.cli.listing import JsonFlag, Limit, Row, limit_of, newest, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
 
 
@@ -23,13 +23,17 @@ def list_instances(
     json: JsonFlag = False,
 ) -> None:
     """Instances, newest first, with their state, and why they are suspected; the gone with --all."""
-    run_async(_list(limit_of(limit), everything, json))
+    run_async(_list(limit, everything, json))
 
 
-async def _list(limit: int, everything: bool, json: bool) -> None:
+async def _list(limit: int | None, everything: bool, json: bool) -> None:
     async with opened() as control:
-        rows = await control.roster.instances(limit=limit, everything=everything)
         now = await control.now()
+
+        async def fetch(size: int, before: Any) -> list[Row]:
+            return await control.roster.instances(limit=size, everything=everything, before=before)
+
+        rows = await newest(fetch, limit=limit, everything=everything)
     if json:
         for row in rows:
             emit(row)
@@ -51,7 +55,8 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
         ],
         empty="no instance is connected; start one with `tocsin work APP --hub HOST:PORT`",
     )
-    tell_cut(len(rows), limit, "--limit shows more")
+    if limit is not None or not everything:
+        tell_cut(len(rows), limit_of(limit), "--limit shows more")
 
 
 def show(name: Annotated[str, typer.Argument(help="An instance's name or id.")], json: JsonFlag = False) -> None:

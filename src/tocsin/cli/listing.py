@@ -47,3 +47,11 @@ async def pages(
             return
         left -= len(rows)
         after = rows[-1][key] if isinstance(key, str) else tuple(rows[-1][name] for name in key)
+
+
+async def newest(
+    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, limit: int | None, everything: bool
+) -> list[Row]:
+    """Processes, page by page: as many as were asked for; all, where everything was asked for without a limit."""
+    whole = everything and limit is None
+    return [row async for row in pages(fetch, key=("started_at", "id"), limit=limit_of(limit), everything=whole)]

@@ -304,16 +304,22 @@ class Control:
             raise NotFound("agent", name)
         return agent_view(rows[0])
 
-    async def replicas(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
-        """Newest first; ``everything`` includes those that have ended."""
-        return [replica_view(row) for row in await self._leases.page(limit=limit, everything=everything)]
+    async def replicas(
+        self, *, limit: int, everything: bool = False, before: tuple[datetime, UUID] | None = None
+    ) -> list[dict[str, Any]]:
+        """Newest first; ``everything`` includes those that have ended.
+
+        before: ``started_at`` and ``id`` of the last one in hand.
+        """
+        rows = await self._leases.page(limit=limit, everything=everything, before=before)
+        return [replica_view(row) for row in rows]
 
     async def replica(self, name: str) -> dict[str, Any]:
-        """By id or name. Raises: NotFound."""
-        for row in await self._leases.page(limit=10_000, everything=True):
-            if name in (str(row["id"]), row["name"]):
-                return replica_view(row)
-        raise NotFound("replica", name)
+        """By id or name; of several of one name the newest. Raises: NotFound."""
+        rows = await self._leases.page(limit=1, everything=True, name=name)
+        if not rows:
+            raise NotFound("replica", name)
+        return replica_view(rows[0])
 
     async def summary(self, since: datetime) -> dict[str, Any]:
         """Runs queued since an instant by how they ended, skips by reason, lateness in seconds."""
