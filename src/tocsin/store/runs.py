@@ -178,17 +178,20 @@ class Runs:
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
         """Newest first; ``before`` is the last id of the page in hand. since, until: when they were queued."""
-        rows = await self._database.fetch(
-            "list_runs",
-            limit=limit,
-            trigger_id=trigger_id,
-            agent=agent,
-            states=[state.value for state in states] if states else None,
-            before=before,
-            since=since,
-            until=until,
-            first=first_id_since(since) if since else None,
-        )
+        values = {
+            "limit": limit,
+            "trigger_id": trigger_id,
+            "agent": agent,
+            "states": sorted({state.value for state in states}) if states else None,
+            "before": before,
+            "since": since,
+            "until": until,
+            "first": first_id_since(since) if since else None,
+        }
+        if states and RunState.SUCCEEDED not in states:
+            rows = await self._database.fetch("list_unsuccessful_runs", **values)
+        else:
+            rows = await self._database.fetch("list_runs", **values)
         return [dict(row) for row in rows]
 
     async def history(self, run_id: UUID) -> dict[str, list[dict[str, Any]]]:

@@ -152,6 +152,10 @@ CREATE INDEX runs_running ON tocsin.runs (holder) WHERE holder IS NOT NULL;
 CREATE INDEX runs_cancelling
     ON tocsin.runs (cancel_requested_at) WHERE state = 'running' AND cancel_requested_at IS NOT NULL;
 
+-- Those that did not succeed, by the way in which they did not: a listing of three among a million walks to no other.
+-- A run that succeeds never has an entry here.
+CREATE INDEX runs_unsuccessful ON tocsin.runs (state, id) WHERE state IN ('failed', 'cancelled', 'skipped');
+
 -- Processes that run agents elsewhere, over a stream to one replica. Each is a holder whose lease its beats renew.
 -- stream: how many streams it has opened; what comes over an older one is not its word any more.
 -- replica: whose stream is open; none, since it was closed. key: by which it was let in.

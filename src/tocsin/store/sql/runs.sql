@@ -348,6 +348,73 @@ SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r
  ORDER BY r.id DESC
  LIMIT :limit::bigint
 
+-- name: list_unsuccessful_runs
+-- The same of any states but succeeded: few runs are in them, and each state is gone through by an index of its own.
+-- Queued ones are collected while there are fewer than a thousand; of more, the newest are found as in list_runs.
+WITH bounds AS (
+    SELECT coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS below,
+           coalesce(:first::uuid, '00000000-0000-0000-0000-000000000000') AS lowest
+), queue AS MATERIALIZED (
+    SELECT count(*) < 1000 AS is_short
+      FROM (SELECT FROM tocsin.runs r
+             WHERE 'queued' = ANY (:states::text[]) AND r.holder IS NULL AND r.finished_at IS NULL
+             LIMIT 1000) q
+), found AS MATERIALIZED (
+    SELECT e.id
+      FROM unnest(:states) AS s (state)
+     CROSS JOIN LATERAL (
+        SELECT r.id
+          FROM tocsin.runs r
+         WHERE r.state = s.state AND r.state IN ('failed', 'cancelled', 'skipped')
+           AND r.id < (SELECT b.below FROM bounds b) AND r.id >= (SELECT b.lowest FROM bounds b)
+           AND CASE WHEN r.trigger_id <> :trigger_id::uuid THEN false
+                    WHEN r.agent <> :agent::text THEN false
+                    WHEN r.queued_at < :since::timestamptz THEN false
+                    WHEN r.queued_at > :until::timestamptz THEN false
+                    ELSE true END
+         ORDER BY r.id DESC
+         LIMIT :limit::bigint) e
+     UNION ALL
+    SELECT r.id
+      FROM tocsin.runs r
+     WHERE 'running' = ANY (:states) AND r.holder IS NOT NULL
+     UNION ALL
+    SELECT r.id
+      FROM tocsin.runs r
+     WHERE 'queued' = ANY (:states) AND (SELECT q.is_short FROM queue q)
+       AND r.holder IS NULL AND r.finished_at IS NULL
+     UNION ALL
+    (SELECT r.id
+       FROM tocsin.runs r
+      WHERE 'queued' = ANY (:states) AND NOT (SELECT q.is_short FROM queue q)
+        AND r.id < (SELECT b.below FROM bounds b) AND r.id >= (SELECT b.lowest FROM bounds b)
+        AND CASE WHEN r.state <> 'queued' THEN false
+                 WHEN r.trigger_id <> :trigger_id THEN false
+                 WHEN r.agent <> :agent THEN false
+                 WHEN r.queued_at < :since THEN false
+                 WHEN r.queued_at > :until THEN false
+                 ELSE true END
+      ORDER BY r.id DESC
+      LIMIT :limit)
+)
+SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r.max_attempts, r.fence, r.lane,
+       r.priority, r.overlap, r.nominal_at, r.effective_at, r.available_at, r.queued_at, r.started_at, r.finished_at,
+       r.output, r.input, r.holder, r.lost, r.cancel_requested_at, a.error_kind, a.error_message, a.progress,
+       a.fraction
+  FROM found f
+  JOIN tocsin.runs r ON r.id = f.id
+  JOIN tocsin.triggers t ON t.id = r.trigger_id
+  LEFT JOIN tocsin.attempts a ON a.run_id = r.id AND a.fence = r.fence
+ WHERE f.id < (SELECT b.below FROM bounds b) AND f.id >= (SELECT b.lowest FROM bounds b)
+   AND CASE WHEN r.trigger_id <> :trigger_id THEN false
+            WHEN r.agent <> :agent THEN false
+            WHEN r.state <> ALL (:states) THEN false
+            WHEN r.queued_at < :since THEN false
+            WHEN r.queued_at > :until THEN false
+            ELSE true END
+ ORDER BY r.id DESC
+ LIMIT :limit
+
 -- name: get_run
 -- One run by its id.
 SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r.max_attempts, r.fence, r.lane,
