@@ -342,7 +342,11 @@ async def _stuck(own: "asyncio.Task[Any]") -> int:
 
 def _label(dsn: str) -> str:
     """The database as people name it: host and name, never the password."""
-    parts = urlsplit(dsn)
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        # Whoever connects says so, in words of ours.
+        return "TOCSIN_DATABASE_URL"
     if not parts.scheme:
         return "TOCSIN_DATABASE_URL"
     host = parts.netloc.rpartition("@")[2] or "local socket"

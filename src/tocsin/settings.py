@@ -15,6 +15,8 @@ from tocsin.domain.errors import BadInput, InvalidSetting
 
 PREFIX: Final = "TOCSIN_"
 FILE: Final = "tocsin.toml"
+UNTOLD: Final = (f"{PREFIX}DATABASE_URL", f"{PREFIX}AGENT_KEY")
+"""Settings whose values no error repeats: they hold a password, or are one."""
 
 
 def _duration(value: object) -> timedelta:
@@ -162,7 +164,8 @@ def is_loopback(host: str) -> bool:
 def _line(fault: Any) -> str:
     name = f"{PREFIX}{str(fault['loc'][0]).upper()}" if fault["loc"] else "settings"
     text = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{name}={fault.get('input')!s}: {text}"
+    value = "…" if name in UNTOLD else fault.get("input")
+    return f"{name}={value!s}: {text}"
 
 
 def contradictions(settings: Settings) -> list[str]:

@@ -48,7 +48,8 @@ def check_expression(what: str, text: object) -> str:
     Raises: BadInput, naming ``what``.
     """
     if not isinstance(text, str) or not text.strip():
-        raise BadInput(f"{what} {text!r}: must be a JMESPath expression, such as data.repository.name")
+        # What is no text is no expression but perhaps an input, and not repeated.
+        raise BadInput(f"{what}: must be a JMESPath expression, such as data.repository.name")
     if len(text) > MAX_LENGTH:
         raise BadInput(f"{what}: at most {MAX_LENGTH} characters, this has {len(text)}")
     try:

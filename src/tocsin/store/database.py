@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from tocsin.domain.errors import BadInput, Contended, DatabaseUnavailable, StatementRefused
-from tocsin.store.hosts import connect_to_first
+from tocsin.store.hosts import connect_to_first, unreadable
 from tocsin.store.statements import Statements, load
 
 # The driver's classes are generic for type checkers only.
@@ -68,12 +68,19 @@ def translated(what: str) -> Iterator[None]:
     except asyncpg.UniqueViolationError as error:
         raise Contended(f"another session was first at {what}: {_line(error)}") from error
     except (asyncpg.PostgresError, asyncpg.exceptions.DataError) as error:
-        raise StatementRefused(f"the database refused {what}: {_line(error)}") from error
+        raise StatementRefused(f"the database refused {what}: {_without_values(error)}") from error
 
 
 def _line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
+
+
+def _without_values(error: BaseException) -> str:
+    """Its line. Where a value is at fault the line would repeat it, and it may be a secret: then its kind."""
+    if isinstance(error, asyncpg.exceptions.DataError):
+        return f"{type(error).__name__} ({error.sqlstate})"
+    return _line(error)
 
 
 def session_settings(application_name: str, *, pooler: bool) -> dict[str, str]:
@@ -98,7 +105,7 @@ async def connect(
                 server_settings=session_settings(application_name, pooler=pooler),
             )
         except (ValueError, asyncpg.ClientConfigurationError) as error:
-            raise BadInput(f"TOCSIN_DATABASE_URL cannot be read: {_line(error)}") from error
+            raise BadInput(unreadable(dsn, error)) from error
 
 
 async def _nothing(connection: object) -> None:
@@ -159,7 +166,7 @@ class Database:
                         server_settings=session_settings("tocsin", pooler=self.pooler),
                     )
                 except (ValueError, asyncpg.ClientConfigurationError) as error:
-                    raise BadInput(f"TOCSIN_DATABASE_URL cannot be read: {_line(error)}") from error
+                    raise BadInput(unreadable(self.dsn, error)) from error
 
     async def _count(self, connection: Any) -> None:
         self.generation += 1

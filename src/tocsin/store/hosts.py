@@ -9,6 +9,7 @@ a firewall has forgotten it, breaks within ten seconds, while one that is only s
 """
 
 import asyncio
+import re
 import socket
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -27,6 +28,8 @@ _WATCH: Final = {
 }
 """Seconds of silence until the other end is probed, between probes, and how many; milliseconds that what was sent
 may go unacknowledged. Each where the system knows it: macOS has another name for the first, and not the last."""
+
+_QUOTED: Final = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -47,6 +50,17 @@ def each_host(dsn: str) -> list[str]:
         {**options, "host": host, **({"port": port} if port else {})} for host, port in zip(named, ports, strict=False)
     ]
     return [parts._replace(query=urlencode(one)).geturl() for one in alone]
+
+
+def unreadable(dsn: str, error: Exception) -> str:
+    """Why a DSN cannot be read, in words that hold no part of it: what a parser stumbles over may be a password."""
+    told = next(iter(str(error).strip().splitlines()), "")
+    quoted = [part for pair in _QUOTED.findall(told) for part in pair if part]
+    why = told if told and not any(part in dsn for part in quoted) else "it is no DSN"
+    return (
+        f"TOCSIN_DATABASE_URL cannot be read: {why}; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %2F "
+        "for a / in the password, %3F for ?, %23 for #, %40 for @"
+    )
 
 
 async def connect_to_first(dsn: str, **options: Any) -> Connection:

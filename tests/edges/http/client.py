@@ -123,7 +123,15 @@ async def _called(app: Any, scope: dict[str, Any], body: bytes) -> Answer:
     return Answer(start["status"], headers, b"".join(part.get("body", b"") for part in rest))
 
 
-def a_front(database: Database, clock: Clock, log: Heard, *, is_local: bool = True, failures: int = FAILURES) -> Front:
+def a_front(
+    database: Database,
+    clock: Clock,
+    log: Heard,
+    *,
+    is_local: bool = True,
+    failures: int = FAILURES,
+    control: type[Control] = Control,
+) -> Front:
     """The whole of what stands on the port."""
     gate = Gate(
         ring=KeyRing(database=database, clock=clock),
@@ -132,7 +140,7 @@ def a_front(database: Database, clock: Clock, log: Heard, *, is_local: bool = Tr
         log=log,
     )
     edge = Edge(
-        control=lambda actor: Control(database=database, clock=clock, actor=actor),
+        control=lambda actor: control(database=database, clock=clock, actor=actor),
         gate=gate,
         once=Once(answers=Answers(database=database, clock=clock), log=log),
         log=log,
