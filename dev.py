@@ -44,8 +44,8 @@ PYTHON = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "tocsin-installed.json"
 CONSTRAINTS = ROOT / "constraints.txt"
 DEMO = ("embedded",)
-WORK = ("embedded", "dev", "bench")
-EVERYTHING = ("embedded", "ai", "dev", "bench")
+WORK = ("client", "embedded", "dev", "bench", "otel")
+EVERYTHING = ("client", "embedded", "ai", "dev", "bench", "otel")
 # What a freeze shows besides what was installed for us.
 NOT_PINNED = ("#", "pip==", "setuptools==", "wheel==", "tocsin==")
 PIP = ("-m", "pip", "--disable-pip-version-check")

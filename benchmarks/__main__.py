@@ -9,6 +9,7 @@ MODULES = (
     "benchmarks.engine",
     "benchmarks.listing",
     "benchmarks.agents",
+    "benchmarks.stream",
     "benchmarks.peers",
 )
 

@@ -27,6 +27,7 @@ import asyncpg
 
 from tocsin import Hub, Run, at, every
 from tocsin.clock import SystemClock
+from tocsin.edges.metrics.tally import Tally
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
@@ -62,7 +63,9 @@ async def control_of(dsn: str) -> AsyncIterator[Control]:
 
 def replica_of(dsn: str, hub: Hub, **settings: Any) -> Replica:
     given = load_settings(log_level="error", **settings)
-    return Replica(dsn=dsn, settings=given, executors=executors_of(hub.build(), given.slots), log=Silence())
+    tally = Tally(limit=given.metrics_triggers)
+    executors = executors_of(hub.build(), given.slots)
+    return Replica(dsn=dsn, settings=given, executors=executors, log=Silence(), observer=tally)
 
 
 async def fetch(dsn: str, query: str, *values: object) -> list[asyncpg.Record]:
@@ -220,12 +223,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     for name in options.scenarios or SCENARIOS:
-        for figure, values in asyncio.run(measure(name, options.runs)).items():
-            middle, low, high = statistics.median(values), min(values), max(values)
-            if options.json:
-                print(json.dumps({"scenario": name, "figure": figure, "median": middle, "min": low, "max": high}))
-            else:
-                print(f"{name:>11}  {figure:<20} {middle:12.3f}   ({low:.3f} – {high:.3f})", flush=True)
+        report(name, asyncio.run(measure(name, options.runs)), as_json=options.json)
+
+
+def report(name: str, figures: dict[str, list[float]], *, as_json: bool) -> None:
+    """A line for each figure of a scenario: its median and its range."""
+    for figure, values in figures.items():
+        middle, low, high = statistics.median(values), min(values), max(values)
+        if as_json:
+            print(json.dumps({"scenario": name, "figure": figure, "median": middle, "min": low, "max": high}))
+        else:
+            print(f"{name:>11}  {figure:<20} {middle:12.3f}   ({low:.3f} – {high:.3f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -72,7 +73,8 @@ def environment(contestant: Contestant, *, renew: bool = False) -> Path:
     place = cache() / f"{contestant.name}-{version[0]}.{version[1]}"
     stamp = place / "installed.json"
     made = json.loads(stamp.read_text()) if stamp.exists() else None
-    if renew or made != list(contestant.packages):
+    asked_for = _asked_for(contestant)
+    if renew or made != asked_for:
         shutil.rmtree(place, ignore_errors=True)
         subprocess.run([python, "-m", "venv", place], check=True)
         pip = [
@@ -88,8 +90,16 @@ def environment(contestant: Contestant, *, renew: bool = False) -> Path:
         answer = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False, cwd=ROOT)
         if answer.returncode:
             raise Unavailable(f"pip could not install it: {answer.stderr.strip().splitlines()[-1]}")
-        stamp.write_text(json.dumps(list(contestant.packages)))
+        stamp.write_text(json.dumps(asked_for))
     return place / "bin" / "python"
+
+
+def _asked_for(contestant: Contestant) -> list[str]:
+    """What makes an environment another one: its packages, and where this checkout is one, what that depends on."""
+    ours = any("{root}" in package for package in contestant.packages)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"] if ours else {}
+    extras = [name for group in project.get("optional-dependencies", {}).values() for name in group]
+    return [*contestant.packages, *project.get("dependencies", []), *extras]
 
 
 def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:

@@ -33,8 +33,10 @@ from tocsin.engine.hearing import Hearing
 from tocsin.engine.keeping import Keeping
 from tocsin.engine.lookout import Lookout, Served
 from tocsin.engine.matcher import Matcher
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.planner import Planner
 from tocsin.engine.pruner import Pruner
+from tocsin.engine.pulse import Pulse
 from tocsin.engine.reports import Reporter
 from tocsin.engine.runner import Runner
 from tocsin.engine.service import Loop, Service
@@ -44,6 +46,7 @@ from tocsin.settings import Settings
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
 from tocsin.store.events import Events
+from tocsin.store.feed import Feed
 from tocsin.store.instances import Instances
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.store.migrate import schema_state
@@ -79,6 +82,7 @@ class Replica:
         log: Log,
         clock: Clock | None = None,
         name: str | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self.settings = settings
         self.database = Database(dsn, pooler=settings.pooled)
@@ -89,6 +93,7 @@ class Replica:
         self._own = sorted({agent for executor in self._executors for agent in executor.agents})
         self.served = Served(self._own)
         self._log = log
+        self.observer = observer
         self._clock = clock or SystemClock()
         self._time = DatabaseTime(self._clock)
         self._stack = AsyncExitStack()
@@ -121,6 +126,7 @@ class Replica:
             renew_every=settings.renew_every,
             describe=lambda: (self.who.name, __version__, self._own, sum(e.slots for e in self._executors)),
             give_back=self._give_back,
+            observer=self.observer,
         )
         self.sweeper = Sweeper(
             runs=self._runs,
@@ -131,6 +137,7 @@ class Replica:
             lease=settings.lease,
             sweep_every=settings.sweep_every,
             freed=self._exchange.on_freed,
+            observer=self.observer,
         )
         self.lookout = Lookout(
             leases=self._leases,
@@ -144,11 +151,13 @@ class Replica:
         )
         self.pruner = Pruner(
             retention=Retention(database=self.database),
+            feed=Feed(database=self.database, clock=clock),
             clock=clock,
             time=self._time,
             log=log,
             keep=settings.retention,
             keep_audit=settings.audit_retention,
+            keep_feed=settings.feed_retention,
         )
 
     def _compose_work(self) -> None:
@@ -170,6 +179,7 @@ class Replica:
             settled=self._exchange.on_settled,
             wake=lambda: exchange.wake(Settler.name),
             beginning=lambda: self.planner.claiming,
+            observer=self.observer,
         )
         self.runners = [
             Runner(
@@ -185,6 +195,7 @@ class Replica:
                 wake=exchange.wake_runners,
                 expired=lambda: self._keeping.expired,
                 rearm=exchange.on_rearm,
+                observer=self.observer,
             )
             for executor in self._executors
         ]
@@ -210,6 +221,7 @@ class Replica:
             clock=clock,
             log=log,
             begins=exchange.on_called,
+            observer=self.observer,
         )
         self.planner = Planner(
             database=self.database,
@@ -220,6 +232,7 @@ class Replica:
             batch=settings.batch,
             fired=exchange.wake_runners,
             desk=self.desk,
+            observer=self.observer,
         )
 
     def _compose_connections(self) -> None:
@@ -236,6 +249,7 @@ class Replica:
             exchange=self._exchange,
             crowd=self._crowd,
             beats=self._beats,
+            observer=self.observer,
         )
 
     def _renew(self) -> None:
@@ -265,13 +279,15 @@ class Replica:
         await self.database.open()
         await self._check_schema()
         await self._rehearse()
+        await self._learn_the_time()
         stack.push_async_callback(self._signals.close)
         await stack.enter_async_context(self._keeping)
         await self._start(self.sweeper, self.pruner, self.reporter, self._beats)
         stack.push_async_callback(self._drain.write_last_ends)
         await self._start(self.settler)
         stack.push_async_callback(self._finish_work)
-        await self._start(*self.runners, self.planner, self.matcher, self.lookout)
+        pulse = Pulse(clock=self._clock, observer=self.observer)
+        await self._start(*self.runners, self.planner, self.matcher, self.lookout, pulse)
         stack.push_async_callback(self.close_doors)
 
     async def _rehearse(self) -> None:
@@ -280,6 +296,12 @@ class Replica:
             await self.database.rehearse(HOT, sessions=REHEARSED)
         except StoreError as error:
             self._log.warning("hub.unrehearsed", error=str(error))
+
+    async def _learn_the_time(self) -> None:
+        """Whoever connects at once brings runs along whose limits are instants on the database's clock."""
+        asked_at = self._clock.monotonic()
+        _, now = await self._triggers.next_wake()
+        self._time.learn(now, asked_at=asked_at)
 
     async def _start(self, *services: Service) -> None:
         for service in services:
@@ -301,7 +323,22 @@ class Replica:
     @property
     def statements(self) -> int:
         """Statements sent so far, the keeper's included."""
-        return self.database.calls + self._keeping.database.calls
+        return sum(database.calls for database in self.databases.values())
+
+    @property
+    def databases(self) -> dict[str, Database]:
+        """The replica's sessions, by what they are for."""
+        return {"engine": self.database, "keeper": self._keeping.database}
+
+    @property
+    def loops(self) -> list[Loop]:
+        """Its own; those of whoever is connected are not among them."""
+        return [*self._loops, *([self._keeping.loop] if self._keeping.loop is not None else [])]
+
+    @property
+    def work(self) -> list[Runner]:
+        """Everybody here who executes runs, or has them executed elsewhere."""
+        return [*self.runners, *self._crowd.runners()]
 
     @property
     def ready(self) -> bool:
@@ -317,6 +354,7 @@ class Replica:
             desk=self.desk,
             hearing=self.hearing,
             log=self._log,
+            observer=self.observer,
         )
 
     def hurry(self) -> None:

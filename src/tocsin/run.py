@@ -176,6 +176,11 @@ class Run:
         return self._assignment.due_by
 
     @property
+    def traceparent(self) -> str | None:
+        """The attempt's place in its trace, as W3C Trace Context writes it; None where runs are not traced."""
+        return self._assignment.traceparent
+
+    @property
     def last(self) -> LastRun | None:
         """The trigger's last success."""
         return self._assignment.last

@@ -31,6 +31,7 @@ from tocsin.edges.http.front import Front
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.hosting import ensure_key, hosted_api
 from tocsin.edges.http.listener import Listener, bound, url_of
+from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 from tocsin.executors.from_app import executors_of
 from tocsin.hub import Replica
@@ -141,11 +142,16 @@ class Process:
             control = Control(database=database, clock=SystemClock(), actor=f"hub:{socket.gethostname()}:{os.getpid()}")
             await self._prepare(dsn, database, control)
             await ensure_key(control, settings, may_make=self._order.whole, tell=self._tell)
+            watching = Watching(limit=settings.metrics_triggers, log=self._log)
+            stack.push_async_callback(watching.close)
             replica = Replica(
                 dsn=dsn,
                 settings=settings,
-                executors=executors_of(self._order.app, settings.slots) if self._order.app else (),
+                executors=executors_of(self._order.app, settings.slots, within=watching.within)
+                if self._order.app
+                else (),
                 log=self._log,
+                observer=watching.observer,
             )
             since = await control.now()
             begun = asyncio.get_running_loop().time()
@@ -163,7 +169,7 @@ class Process:
                     replica,
                     self._agents(replica) as address,
                     self._beside(address),
-                    hosted_api(front, dsn=dsn, replica=replica, log=self._log),
+                    hosted_api(front, dsn=dsn, replica=replica, watching=watching, log=self._log),
                 ):
                     self._replica = replica
                     self._log.info("hub.ready", url=running.url, database=label, version=__version__)

@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     grpc_insecure: bool = False
     suspect_after: Duration = timedelta(seconds=20)
     dead_after: Duration = timedelta(seconds=90)
+    url: str | None = None
+    key: str | None = None
+    key_file: Path | None = None
+    ca: Path | None = None
+    http_insecure: bool = False
     hub: str = "127.0.0.1:8621"
     agent_key: str | None = None
     drain_timeout: Duration = timedelta(seconds=25)
@@ -107,6 +112,9 @@ class Settings(BaseSettings):
     slots: int = Field(default=100, ge=1, le=10_000)
     retention: Duration = timedelta(days=30)
     audit_retention: Duration = timedelta(days=365)
+    metrics_triggers: int = Field(default=200, ge=0, le=10_000)
+    feed_retention: Duration = timedelta(minutes=15)
+    streams: int = Field(default=500, ge=0, le=900)
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -190,7 +198,17 @@ def contradictions(settings: Settings) -> list[str]:
             f"TOCSIN_GRPC_BIND={settings.grpc_bind} can be reached from other hosts: set TOCSIN_GRPC_CERT and "
             "TOCSIN_GRPC_KEY, or TOCSIN_GRPC_INSECURE=1 where the network itself is private",
         ),
+        (
+            settings.key is not None and settings.key_file is not None,
+            "TOCSIN_KEY and TOCSIN_KEY_FILE exclude each other: unset one of them",
+        ),
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
+        (
+            # A retention that is too short is told of itself.
+            not timedelta(minutes=1) <= settings.feed_retention <= max(settings.retention, timedelta(hours=1)),
+            f"TOCSIN_FEED_RETENTION={format_duration(settings.feed_retention)} must be at least 1m, and at most "
+            f"TOCSIN_RETENTION={format_duration(settings.retention)}",
+        ),
     ]
     for name in ("retention", "audit_retention"):
         kept: timedelta = getattr(settings, name)

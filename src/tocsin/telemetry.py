@@ -6,10 +6,14 @@ Nothing here may stop the hub: a stream that cannot be written to is dropped fro
 import io
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, Final, Protocol, TextIO, cast
+from uuid import UUID
 
 import msgspec
 import structlog
+
+from tocsin.domain.trace import trace_of
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -45,6 +49,14 @@ def _encode(event: Any, **_: Any) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
 
 
+def _named_trace(_: object, __: str, event: Any) -> Any:
+    """What is said of a run names its trace, too."""
+    with suppress(ValueError):
+        if "run_id" in event:
+            event["trace_id"] = f"{trace_of(UUID(str(event['run_id']))):032x}"
+    return event
+
+
 def _processors(form: str) -> list[Any]:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
     if form == "json":
@@ -72,12 +84,12 @@ class _Logger:
         self._bound.error(event, **fields)
 
 
-def logger(*, form: str = "console", level: str = "info", **fields: Any) -> Log:
-    """A log of its own; nothing global is configured."""
+def logger(*, form: str = "console", level: str = "info", traced: bool = False, **fields: Any) -> Log:
+    """A log of its own; nothing global is configured. traced: lines about a run name its trace."""
     number = LEVELS[level]
     bound = structlog.wrap_logger(
         structlog.WriteLogger(cast(TextIO, _Stream())),
-        processors=_processors(form),
+        processors=[*([_named_trace] if traced else []), *_processors(form)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         cache_logger_on_first_use=True,
     )

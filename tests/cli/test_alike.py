@@ -1,9 +1,11 @@
-"""Python, HTTP and the command line are one: the same answer, and the same refusal, for each operation."""
+"""Python, HTTP, its client and the command line, here and elsewhere, are one: the same answer, and the same refusal,
+for each operation.
+"""
 
 import asyncio
 import re
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,8 +14,9 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from tests.cli.conftest import Answer
-from tests.edges.http.client import Client, a_client
+from tests.cli.conftest import Answer, Hub
+from tests.edges.http.client import Client as Asker
+from tests.edges.http.client import a_client
 from tests.engine.building import a_trigger, an_app
 from tocsin.cli.exits import code_of
 from tocsin.clock import SystemClock
@@ -23,13 +26,15 @@ from tocsin.domain.jsonable import jsonable
 from tocsin.domain.schedule import Schedule, cron, every
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
 from tocsin.engine.control import Control
+from tocsin.sdk.client import Client
 from tocsin.store.database import Database
 
 Tocsin = Callable[..., Answer]
-Ask = Callable[[Control, "Ids"], Awaitable[Any]]
+Ask = Callable[[Any, "Ids"], Any]
+"""Of a Control or a Client: what is awaited, or gone through."""
 
 SINCE = datetime(2026, 3, 1, tzinfo=UTC)
-EDGES = ("python", "http", "cli")
+EDGES = ("python", "http", "client", "cli", "elsewhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,16 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One operation. http: (method, path, what is asked); {t}, {queued} and {ended} stand for what the edge has."""
+    """One operation. http: (method, path, what is asked); {t}, {queued} and {ended} stand for what the edge has.
+
+    client: what the client is asked, where that is not what Control is.
+    """
 
     title: str
     python: Ask
     http: tuple[str, str, dict[str, Any]]
     words: str | None = None
+    client: Ask | None = None
 
     def __str__(self) -> str:
         return self.title
@@ -123,6 +132,11 @@ DONE = [
         "trigger fire {t} --key k",
     ),
     Case(
+        "why",
+        lambda c, i: c.why(i.t, since=SINCE, until=SINCE),
+        ("GET", "/v1/triggers/{t}/why", {"query": {"since": "2026-03-01T00:00:00Z", "until": "2026-03-01T00:00:00Z"}}),
+    ),
+    Case(
         "count a backfill",
         lambda c, i: c.backfill(i.t, SINCE, SINCE + timedelta(hours=3), dry_run=True),
         ("POST", "/v1/triggers/{t}/backfills", {"json": {**RANGE, "dry_run": True}}),
@@ -138,11 +152,21 @@ DONE = [
         "preview",
         lambda c, i: c.insight.preview(i.t, count=3, after=SINCE),
         ("GET", "/v1/triggers/{t}/preview", {"query": {"count": 3, "after": "2026-03-01T00:00:00Z"}}),
+        client=lambda c, i: c.preview(
+            i.t,
+            count=3,
+            after=SINCE,
+        ),
     ),
     Case(
         "preview a schedule",
         lambda c, i: c.insight.preview_schedule(PARIS, count=3, after=SINCE),
         ("POST", "/v1/preview", {"json": {"schedule": NEW_SCHEDULE, "count": 3, "after": "2026-03-01T00:00:00Z"}}),
+        client=lambda c, i: c.preview_schedule(
+            PARIS,
+            count=3,
+            after=SINCE,
+        ),
     ),
     Case(
         "list runs",
@@ -161,23 +185,62 @@ DONE = [
     Case("list agents", lambda c, i: c.agents(limit=50), ("GET", "/v1/agents", {}), "agent list"),
     Case("show agent", lambda c, i: c.agent("agent"), ("GET", "/v1/agents/agent", {}), "agent show agent"),
     Case("list replicas", lambda c, i: c.replicas(limit=50), ("GET", "/v1/replicas", {}), "replica list"),
-    Case("list instances", lambda c, i: c.roster.instances(limit=50), ("GET", "/v1/instances", {}), "instance list"),
+    Case(
+        "list instances",
+        lambda c, i: c.roster.instances(limit=50),
+        ("GET", "/v1/instances", {}),
+        "instance list",
+        client=lambda c, i: c.instances(
+            limit=50,
+        ),
+    ),
     Case(
         "audit",
         lambda c, i: c.audit(limit=50, trigger=i.t),
         ("GET", "/v1/audit", {"query": {"trigger": "{t}"}}),
         "audit --trigger {t}",
     ),
-    Case("decisions", lambda c, i: c.insight.decisions(limit=50), ("GET", "/v1/decisions", {})),
-    Case("usage", lambda c, i: c.insight.usage(by=["model"]), ("GET", "/v1/usage", {"query": {"by": "model"}})),
-    Case("forecast", lambda c, i: c.insight.forecast(1), ("GET", "/v1/forecast", {"query": {"hours": 1}})),
+    Case(
+        "decisions",
+        lambda c, i: c.insight.decisions(limit=50),
+        ("GET", "/v1/decisions", {}),
+        client=lambda c, i: c.decisions(
+            limit=50,
+        ),
+    ),
+    Case(
+        "usage",
+        lambda c, i: c.insight.usage(by=["model"]),
+        ("GET", "/v1/usage", {"query": {"by": "model"}}),
+        client=lambda c, i: c.usage(
+            by=["model"],
+        ),
+    ),
+    Case(
+        "forecast",
+        lambda c, i: c.insight.forecast(1),
+        ("GET", "/v1/forecast", {"query": {"hours": 1}}),
+        client=lambda c, i: c.forecast(
+            1,
+        ),
+    ),
     Case(
         "create key",
         lambda c, i: c.keys.create(f"{i.t}-key", agents=["agent"]),
         ("POST", "/v1/keys", {"json": {"name": "{t}-key", "scopes": ["agent"], "agents": ["agent"]}}),
         "key create {t}-key --agent agent --json",
+        client=lambda c, i: c.create_key(
+            f"{i.t}-key",
+            agents=["agent"],
+        ),
     ),
-    Case("list keys", lambda c, i: c.keys.all(), ("GET", "/v1/keys", {}), "key list"),
+    Case(
+        "list keys",
+        lambda c, i: c.keys.all(),
+        ("GET", "/v1/keys", {}),
+        "key list",
+        client=lambda c, i: c.keys(),
+    ),
     Case(
         "delete trigger", lambda c, i: c.delete_trigger(i.t), ("DELETE", "/v1/triggers/{t}", {}), "trigger delete {t}"
     ),
@@ -278,7 +341,13 @@ REFUSED = [
     Case("no agent", lambda c, i: c.agent("nope"), ("GET", "/v1/agents/nope", {}), "agent show nope"),
     Case("no replica", lambda c, i: c.replica("nope"), ("GET", "/v1/replicas/nope", {}), "replica show nope"),
     Case(
-        "no instance", lambda c, i: c.roster.instance("nope"), ("GET", "/v1/instances/nope", {}), "instance show nope"
+        "no instance",
+        lambda c, i: c.roster.instance("nope"),
+        ("GET", "/v1/instances/nope", {}),
+        "instance show nope",
+        client=lambda c, i: c.instance(
+            "nope",
+        ),
     ),
     Case(
         "a range that runs backwards",
@@ -290,12 +359,23 @@ REFUSED = [
         ),
         "trigger why shared --since 2026-03-01 --until 2026-02-28",
     ),
-    Case("no key", lambda c, i: c.keys.revoke("nope"), ("DELETE", "/v1/keys/nope", {}), "key revoke nope"),
+    Case(
+        "no key",
+        lambda c, i: c.keys.revoke("nope"),
+        ("DELETE", "/v1/keys/nope", {}),
+        "key revoke nope",
+        client=lambda c, i: c.revoke_key(
+            "nope",
+        ),
+    ),
     Case(
         "a key for nothing",
         lambda c, i: c.keys.create("x"),
         ("POST", "/v1/keys", {"json": {"name": "x"}}),
         "key create x",
+        client=lambda c, i: c.create_key(
+            "x",
+        ),
     ),
 ]
 
@@ -306,7 +386,7 @@ async def _now(make: Callable[[], object]) -> object:
 
 VOLATILE = {"id", "key", "created_at", "changed_at", "created_by", "queued_at", "nominal_at", "effective_at", "at",
             "available_at", "paused_at", "next_at", "wake_at", "since", "until", "now", "finished_at", "actor",
-            "after", "source", "decided_at", "target_id"}  # fmt: skip
+            "after", "source", "decided_at", "renewed_at", "expires_at", "target_id"}  # fmt: skip
 """What differs between two askings: ids, instants, and who asked."""
 
 
@@ -362,9 +442,23 @@ def filled(value: Any, ids: Ids) -> Any:
 def by_python(dsn: str, case: Case, ids: Ids) -> Any:
     async def ask() -> Any:
         async with Opened(dsn) as control:
-            return msgspec.json.decode(msgspec.json.encode(jsonable(await case.python(control, ids))))
+            return await _come(case.python(control, ids))
 
     return asyncio.run(ask())
+
+
+def by_client(url: str, case: Case, ids: Ids) -> Any:
+    async def ask() -> Any:
+        async with Client(url) as client:
+            return await _come((case.client or case.python)(client, ids))
+
+    return asyncio.run(ask())
+
+
+async def _come(asked: Any) -> Any:
+    """What was asked for, as JSON has it."""
+    rows = [row async for row in asked] if isinstance(asked, AsyncIterator) else await asked
+    return msgspec.json.decode(msgspec.json.encode(jsonable(rows)))
 
 
 def by_http(dsn: str, case: Case, ids: Ids) -> tuple[int, Any]:
@@ -380,18 +474,24 @@ def by_http(dsn: str, case: Case, ids: Ids) -> tuple[int, Any]:
     return asyncio.run(ask())
 
 
-async def _answered(client: Client, case: Case, ids: Ids) -> tuple[int, Any]:
+async def _answered(client: Asker, case: Case, ids: Ids) -> tuple[int, Any]:
     method, path, asked = case.http
     answer = await client.ask(method, filled(path, ids), **filled(asked, ids))
     return answer.status, answer.json
 
 
-def by_cli(tocsin: Tocsin, dsn: str, case: Case, ids: Ids, *extra: str) -> Answer:
+def by_cli(tocsin: Tocsin, case: Case, ids: Ids, *extra: str, **where: str) -> Answer:
     words = shlex.split(filled((case.words or "").replace("{{", "{").replace("}}", "}"), ids))
-    return tocsin(*words, *(word for word in extra if word not in words), TOCSIN_DATABASE_URL=dsn)
+    return tocsin(*words, *(word for word in extra if word not in words), **where)
 
 
-def test_every_operation_is_answered_alike(dsn: str, ids: dict[str, Ids], tocsin: Tocsin) -> None:
+@pytest.fixture
+def url(dsn: str, ids: dict[str, Ids], hub: Callable[..., Hub]) -> str:
+    """A hub that serves no agents, so that what is queued stays so."""
+    return hub("serve", TOCSIN_DATABASE_URL=dsn).url
+
+
+def test_every_operation_is_answered_alike(dsn: str, url: str, ids: dict[str, Ids], tocsin: Tocsin) -> None:
     for case in DONE:
         told = plain(by_python(dsn, case, ids["python"]))
         status, answered = by_http(dsn, case, ids["http"])
@@ -399,18 +499,17 @@ def test_every_operation_is_answered_alike(dsn: str, ids: dict[str, Ids], tocsin
         if isinstance(told, list):
             answered = answered["items"]
         assert plain(answered) == told, case.title
+        assert plain(by_client(url, case, ids["client"])) == told, case.title
         if case.words is None:
             continue
-        answer = by_cli(tocsin, dsn, case, ids["cli"], "--json")
-        assert answer.code == 0, (case.title, answer.err)
-        objects = plain(answer.objects)
-        if isinstance(told, list):
-            assert objects == told, case.title
-        else:
-            assert objects == [told], case.title
+        objects = told if isinstance(told, list) else [told]
+        for edge, where in {"cli": {"TOCSIN_DATABASE_URL": dsn}, "elsewhere": {"TOCSIN_URL": url}}.items():
+            answer = by_cli(tocsin, case, ids[edge], "--json", **where)
+            assert answer.code == 0, (case.title, edge, answer.err)
+            assert plain(answer.objects) == objects, (case.title, edge)
 
 
-def test_every_refusal_is_alike(dsn: str, ids: dict[str, Ids], tocsin: Tocsin) -> None:
+def test_every_refusal_is_alike(dsn: str, url: str, ids: dict[str, Ids], tocsin: Tocsin) -> None:
     for case in REFUSED:
         with pytest.raises(TocsinError) as raised:
             by_python(dsn, case, ids["python"])
@@ -418,7 +517,12 @@ def test_every_refusal_is_alike(dsn: str, ids: dict[str, Ids], tocsin: Tocsin) -
         status, problem = by_http(dsn, case, ids["python"])
         assert (problem.get("code"), status >= 400) == (error.code, True), (case.title, problem)
         assert problem["detail"] == str(error), case.title
-        answer = by_cli(tocsin, dsn, case, ids["python"])
-        assert (answer.code, answer.out) == (code_of(error), ""), case.title
+        with pytest.raises(type(error)) as elsewhere:
+            by_client(url, case, ids["python"])
+        assert (elsewhere.value.code, str(elsewhere.value)) == (error.code, str(error)), case.title
+        here = by_cli(tocsin, case, ids["python"], TOCSIN_DATABASE_URL=dsn)
+        assert (here.code, here.out) == (code_of(error), ""), case.title
         if error.code != "not_found":  # the command line looks further for a name that is near
-            assert answer.lines[-1] == f"tocsin: {error}", case.title
+            assert here.lines[-1] == f"tocsin: {error}", case.title
+        there = by_cli(tocsin, case, ids["python"], TOCSIN_URL=url)
+        assert there == here, case.title

@@ -348,8 +348,9 @@ def test_unknown_keys_and_bad_values_are_told_together(tocsin: Tocsin, place: Pa
     assert [name in line for name, line in zip(("hub.slot", "BATCH"), answer.lines, strict=True)] == [True, True]
 
 
-def test_processes_are_listed_page_by_page(declared: Tocsin, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tocsin.cli.listing.PAGE", 2)
+def test_all_processes_are_listed_however_many_there_are(
+    declared: Tocsin, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tocsin.cli.listing.DEFAULT_LIMIT", 6)
 
     async def made() -> None:

@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from tests.cli.conftest import Answer, Hub
-from tocsin.cli.doctor import FAIL, OK, WARN, Finding, _pooler, _probed, print_findings
+from tocsin.cli.doctor import _pooler, _probed
+from tocsin.cli.findings import FAIL, OK, WARN, Finding, print_findings
 from tocsin.store.admin import Admin, Between
 
 Tocsin = Callable[..., Answer]

@@ -1,13 +1,26 @@
 """Agent processes that are gone after their test, and what their agents noted."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.edges.processes import APP, Worker
+from tests.engine.building import World
+from tocsin.store.database import Database
+
+
+@pytest.fixture
+async def world(dsn: str) -> AsyncIterator[World]:
+    database, admin = Database(dsn), await asyncpg.connect(dsn)
+    try:
+        yield World(dsn, database, admin)
+    finally:
+        await admin.close()
+        await database.close()
 
 
 @pytest.fixture

@@ -111,6 +111,12 @@ async def test_a_stream_that_ends_and_comes_again_costs_nothing(dsn: str) -> Non
         assert (shown["state"], shown["fence"], shown["output"]) == ("succeeded", 1, 7)
 
 
+async def test_a_hub_that_has_just_begun_knows_what_is_left_of_a_limit_that_is_brought_along(dsn: str) -> None:
+    """Without the database's time it would hold every such run to be over its limit."""
+    async with a_hub(dsn) as hub:
+        assert hub.replica.house.time.now() is not None
+
+
 async def test_runs_move_to_another_replica_with_their_process(dsn: str) -> None:
     async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as second, AsyncExitStack() as stack:
         async with a_hub(dsn) as first:

@@ -14,6 +14,7 @@ from tocsin.clock import SystemClock
 from tocsin.domain.trigger import TriggerSpec
 from tocsin.edges.grpc.server import AgentServer
 from tocsin.engine.control import Control
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.hub import Replica
 from tocsin.settings import load_settings
 from tocsin.store.database import Database
@@ -42,10 +43,12 @@ class Hub:
 
 @asynccontextmanager
 async def a_hub(dsn: str, **settings: Any) -> AsyncIterator[Hub]:
+    """settings: and, if it has one, its ``observer``."""
     log = Heard()
+    observer: Observer = settings.pop("observer", UNOBSERVED)
     given = load_settings(**{**QUICK, **settings})
     async with (
-        Replica(dsn=dsn, settings=given, executors=(), log=log) as replica,
+        Replica(dsn=dsn, settings=given, executors=(), log=log, observer=observer) as replica,
         AgentServer(replica=replica, settings=given, log=log) as server,
     ):
         yield Hub(replica, server, log)

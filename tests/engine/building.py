@@ -22,12 +22,13 @@ from tocsin.engine.control import Control
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.executor import Executor
 from tocsin.engine.hands import Hands
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.planner import Planner
 from tocsin.engine.reports import Reporter
 from tocsin.engine.runner import Runner
 from tocsin.engine.settler import Settler
 from tocsin.engine.sweeper import Sweeper
-from tocsin.executors.inprocess import InProcess
+from tocsin.executors.inprocess import InProcess, Within, nothing
 from tocsin.hub import Replica
 from tocsin.run import Reports, StopSignal
 from tocsin.settings import Settings
@@ -392,7 +393,14 @@ def quick_settings(**given: Any) -> Settings:
 
 
 def a_replica(
-    dsn: str, agents: Mapping[str, Callable[..., Any]], *, log: Heard | None = None, policy: Any = None, **settings: Any
+    dsn: str,
+    agents: Mapping[str, Callable[..., Any]],
+    *,
+    log: Heard | None = None,
+    policy: Any = None,
+    observer: Observer = UNOBSERVED,
+    within: Within = nothing,
+    **settings: Any,
 ) -> Replica:
     """A whole replica of the present, on the system's clock."""
     app = an_app(agents=agents, **(policy or {}))
@@ -400,9 +408,10 @@ def a_replica(
     return Replica(
         dsn=dsn,
         settings=chosen,
-        executors=[InProcess(app.functions, slots=chosen.slots)],
+        executors=[InProcess(app.functions, slots=chosen.slots, within=within)],
         log=log or Heard(),
         name=f"replica-{uuid4().hex[:6]}",
+        observer=observer,
     )
 
 

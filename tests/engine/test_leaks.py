@@ -29,6 +29,7 @@ from tocsin.engine.matcher import Matcher
 from tocsin.engine.pruner import Pruner
 from tocsin.store.database import Database
 from tocsin.store.events import Events
+from tocsin.store.feed import Feed
 from tocsin.store.leases import Leases
 from tocsin.store.retention import Retention
 from tocsin.store.signals import Signals
@@ -108,7 +109,7 @@ async def check_clean(world: World, *databases: Database) -> None:
         pool = database._pool
         if pool is not None:
             assert pool.get_size() - pool.get_idle_size() == 0, "a session did not come back"
-            assert pool.get_size() <= database._size
+            assert pool.get_size() <= database.size
 
 
 Step = Callable[[], Awaitable[Coroutine[Any, Any, Any]]]
@@ -136,7 +137,7 @@ async def broken_everywhere(world: World, prepare: Step, *databases: Database) -
 async def peer(world: World) -> Peer:
     """A peer with a trigger, on a pool of two, so that what leaks is soon missed."""
     await world.database.close()
-    world.database._size = 2
+    world.database.size = 2
     await world.declare(a_trigger(schedule=MINUTELY), a_trigger("u"), max_attempts=2)
     return await world.peer(executor=Scripted(slots=1_000), lease=1_000 * MINUTE)
 
@@ -313,11 +314,13 @@ async def test_a_lookouts_look_on_the_listening_session(world: World, peer: Peer
 async def test_a_pruners_step(world: World, peer: Peer) -> None:
     pruner = Pruner(
         retention=Retention(database=world.database),
+        feed=Feed(database=world.database, clock=world.clock),
         clock=world.clock,
         time=peer.time,
         log=peer.log,
         keep=MINUTE,
         keep_audit=MINUTE,
+        keep_feed=MINUTE,
     )
     peer.time.learn(world.clock.now(), asked_at=world.clock.monotonic())
 

@@ -64,6 +64,7 @@ def an_assignment(agent: str = "agent", **changes: Any) -> Assignment:
         "max_attempts": 5,
         "nominal_at": NOON,
         "effective_at": NOON + timedelta(seconds=5),
+        "available_at": NOON + timedelta(seconds=5),
         "started_at": NOON + timedelta(seconds=6),
         "deadline_at": None,
         "due_by": None,

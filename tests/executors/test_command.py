@@ -81,6 +81,14 @@ async def test_a_program_is_told_its_run_and_nothing_of_the_hub(begin: Begin) ->
     }
 
 
+async def test_a_program_is_told_its_attempt_s_place_in_a_trace_and_not_the_hub_s(begin: Begin) -> None:
+    code = "import json, os; print(json.dumps(os.environ.get('TRACEPARENT')))"
+    hub = {**os.environ, "TRACEPARENT": "the hub's"}
+    place = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    outcome = await begin.command(*python(code), environ=hub, traceparent=place).outcome()
+    assert outcome == Succeeded(f'"{place}"'.encode())
+
+
 async def test_a_last_output_too_large_for_an_environment_is_left_out(begin: Begin) -> None:
     last = LastRun(id="x", nominal_at=NOON, finished_at=NOON, raw='"' + "x" * MEGABYTE + '"')
     code = "import os; print('TOCSIN_LAST_OUTPUT' in os.environ)"

@@ -94,9 +94,10 @@ async def test_two_ends_of_one_run_in_one_buffer_are_told_apart(dsn: str) -> Non
             one.settler.put(None, Ended(run_id=run["id"], fence=fence, settlement=settlement))
         while len(one.settler):
             await one.step(one.settler)
-        late = await one.runs.history(run["id"])
+        whole = await one.runs.whole(run["id"])
         history = await simulation.history()
     assert [(row["state"], row["fence"], row["output"]) for row in history.runs] == [("succeeded", 2, "2")]
-    assert [row["fence"] for row in late["late_results"]] == [1]
+    assert whole is not None
+    assert [row["fence"] for row in whole[1]["late_results"]] == [1]
     assert [(answer.fence, answer.accepted) for answer in history.ledger.answered] == [(1, False), (2, True)]
     assert check(history) == []

@@ -18,7 +18,7 @@ SOURCE: Final = Path(tocsin.__file__).parent
 RUNS: Final = 200_000
 TRIGGERS: Final = 50_000
 EVENTS: Final = 50_000
-GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events", "audit"}
+GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events", "feed", "audit"}
 
 #: Hot block → the indexes by which it reaches the large tables.
 HOT: Final[dict[str, set[str]]] = {
@@ -30,6 +30,7 @@ HOT: Final[dict[str, set[str]]] = {
     "materialise": {"triggers_pkey"},
     "lock_due": {"triggers_wake"},
     "next_wake": {"triggers_wake"},
+    "read_gauges": {"runs_ready", "runs_running", "triggers_wake", "events_unmatched"},
     "look": {"triggers_wake", "runs_ready", "runs_running", "runs_cancelling", "triggers_waiting", "events_unmatched"},
     "renew": {"runs_pkey", "leases_pkey"},
     "sweep": {"runs_running"},
@@ -47,6 +48,11 @@ HOT: Final[dict[str, set[str]]] = {
     "hold_window_runs": {"runs_pkey"},
     "fire_events": {"triggers_listening", "runs_pkey", "occurrences_key"},
     "prune_events": {"events_received", "events_pkey"},
+    "read_feed": {"feed_unseen", "feed_pkey", "runs_pkey", "triggers_pkey"},
+    "page_feed": {"feed_pkey", "runs_pkey", "triggers_pkey"},
+    "cut_of_feed": {"feed_unseen"},
+    "is_feed_foreign": {"feed_unseen"},
+    "prune_feed": {"feed_unseen", "feed_pkey"},
     "prune_runs": {"runs_pkey", "past_transitions_pkey", "occurrences_instant", "occurrences_key"},
     "get_trigger": {"triggers_name"},
     "lock_named": {"triggers_name"},
@@ -98,7 +104,9 @@ SELECT id, 2, 'queued', 'running', 1, 1, 'x', now() FROM tocsin.runs;
 INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
 SELECT trigger_id, nominal_at, k.key, id FROM tocsin.runs CROSS JOIN LATERAL (VALUES (NULL), (id::text)) AS k (key);
 INSERT INTO tocsin.events (source, id, type, data, received_at, matched_at)
-SELECT 'https://shop/' || n % 10, n::text, 'order.paid', '{{}}', now(), now() FROM generate_series(1, {EVENTS}) n
+SELECT 'https://shop/' || n % 10, n::text, 'order.paid', '{{}}', now(), now() FROM generate_series(1, {EVENTS}) n;
+INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, at)
+SELECT id, 1, 'queued', 0, 0, 'x', now() FROM tocsin.runs
 """
 
 
@@ -169,7 +177,7 @@ async def full(server: Server, template: str) -> AsyncIterator["asyncpg.Connecti
     async with server.database(template) as dsn:
         connection = await asyncpg.connect(dsn, server_settings=session_settings("test", pooler=False))
         try:
-            for table in ("agents", "triggers", "runs", "past_transitions", "events"):
+            for table in ("agents", "triggers", "runs", "past_transitions", "events", "feed"):
                 await connection.execute(f"ALTER TABLE tocsin.{table} SET (autovacuum_enabled = off)")
             await connection.execute(FILL)
             yield connection
@@ -222,6 +230,17 @@ async def test_hot_blocks_keep_to_their_indexes_once_all_is_analysed(
 ) -> None:
     await full.execute("ANALYZE")
     await check_hot_blocks(full)
+
+
+@pytest.mark.parametrize("is_analysed", [False, True])
+async def test_a_look_at_the_feed_reaches_only_what_was_not_seen(
+    full: "asyncpg.Connection[asyncpg.Record]", is_analysed: bool
+) -> None:
+    if is_analysed:
+        await full.execute("ANALYZE")
+    looked = [node for node in await plan_of(full, "read_feed") if node.get("Index Name") == "feed_unseen"]
+    assert len(looked) == 2
+    assert all("xid" in node["Index Cond"] for node in looked)
 
 
 @pytest.mark.parametrize("name", ["list_runs", "list_triggers", "list_audit", "list_audit_of"])

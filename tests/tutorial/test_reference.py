@@ -1,6 +1,7 @@
 """What the reference says is what the code has: no more, no less."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ from tocsin.domain.duration import format_duration
 from tocsin.domain.event_rule import OPTIONS as EVENT_OPTIONS
 from tocsin.domain.run import TERMINAL, TRANSITIONS, RunState, SkipReason
 from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS
+from tocsin.sdk.client import Client
 from tocsin.settings import PREFIX, Settings, read_hub_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,9 +103,19 @@ def test_every_command_stands_in_the_reference() -> None:
             assert re.search(rf"`(?:tocsin )?(?:\S+ )?{word}[ `]", text), f"{name}: {word}"
 
 
+def test_every_operation_of_the_client_stands_in_the_reference_with_its_arguments() -> None:
+    text = " ".join(row[0] for row in rows_of("reference/client.md", after="## Operations"))
+    written = {name: arguments.split(", ") for name, arguments in re.findall(r"`(\w+)\(([^)]*)\)`", text)}
+    operations = {name: one for name, one in vars(Client).items() if inspect.isfunction(one) and name[0] != "_"}
+    assert set(written) == set(operations)
+    for name, operation in operations.items():
+        arguments = [one for one in inspect.signature(operation).parameters if one != "self"]
+        assert [one for one in written[name] if one] == arguments, name
+
+
 def test_every_exit_code_stands_in_the_reference() -> None:
     text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8").partition("## Exit codes")[2]
-    codes = {exits.DONE, exits.REFUSED, exits.BAD_INPUT, exits.NO_DATABASE, exits.RELEASED, exits.INTERRUPTED}
+    codes = {code for name, code in vars(exits).items() if name.isupper() and isinstance(code, int)}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes
 
 

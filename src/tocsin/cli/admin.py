@@ -1,14 +1,17 @@
 """Admin processes: ``sync``, ``migrate``, ``doctor``."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tocsin.cli.connection import opened, reached, run_async
+from tocsin.cli.connection import by_database, need_database, reached, run_async, url_of
 from tocsin.cli.exits import say
 from tocsin.cli.listing import JsonFlag
 from tocsin.cli.output import counted, emit
 from tocsin.cli.process import AppRef, loaded_app
+
+if TYPE_CHECKING:
+    from tocsin.cli.findings import Finding
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +26,7 @@ def sync(
     json: JsonFlag = False,
 ) -> None:
     """Declare the app's agents and triggers: all, or none."""
+    need_database("sync")
     loaded = loaded_app(app)
     if not loaded.agents and not loaded.triggers:
         say(f"{app} declares no agents and no triggers")
@@ -38,7 +42,9 @@ def sync(
 
 
 async def _sync(app: Any, prune: bool) -> dict[str, Any]:
-    async with opened() as control:
+    from tocsin.settings import load_settings  # noqa: PLC0415
+
+    async with by_database(load_settings()) as control:
         return await control.declare(app, prune=prune)
 
 
@@ -47,6 +53,7 @@ def migrate(json: JsonFlag = False) -> None:
 
     Safe to repeat, and to run from several places at once.
     """
+    need_database("migrate")
     run_async(_migrate(json))
 
 
@@ -67,9 +74,25 @@ async def _migrate(json: bool) -> None:
 
 def doctor(json: JsonFlag = False) -> None:
     """Say what is wrong, and what to do about it."""
-    from tocsin.cli.doctor import examine, print_findings  # noqa: PLC0415
+    from tocsin.cli.findings import print_findings  # noqa: PLC0415
 
-    findings = run_async(examine())
-    code = print_findings(findings, json=json)
+    code = print_findings(run_async(_examine()), json=json)
     if code:
         raise typer.Exit(code)
+
+
+async def _examine() -> "list[Finding]":
+    from tocsin.domain.errors import InvalidSetting  # noqa: PLC0415
+    from tocsin.settings import load_settings  # noqa: PLC0415
+
+    try:
+        url = url_of(load_settings())
+    except InvalidSetting:
+        url = None  # which the examination says, too
+    if url is not None:
+        from tocsin.cli.doctor_elsewhere import examine_elsewhere  # noqa: PLC0415
+
+        return await examine_elsewhere(url)
+    from tocsin.cli.doctor import examine  # noqa: PLC0415
+
+    return await examine()

@@ -4,9 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.operations import Row
 from tocsin.cli.output import emit, instant, print_fields, print_table
+
+Name = Annotated[str, typer.Argument(help="The agent's name.", autocompletion=completion.agents)]
 
 
 def commands() -> typer.Typer:
@@ -52,7 +56,10 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
         tell_cut(len(rows), limit)
 
 
-def show(name: Annotated[str, typer.Argument(help="The agent's name.")], json: JsonFlag = False) -> None:
+def show(
+    name: Name,
+    json: JsonFlag = False,
+) -> None:
     """One agent with its policy."""
     run_async(_show(name, json))
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.operations import Row
 from tocsin.cli.output import compact, emit, instant, print_table
 from tocsin.cli.runs import read_since
 
@@ -52,7 +53,7 @@ async def _audit(
             return await control.audit(limit=size, before=before, since=since, until=until, **filters)
 
         rows = []
-        async for row in pages(fetch, key=("at", "id"), limit=limit, everything=everything):
+        async for row in pages(fetch, key="id", limit=limit, everything=everything):
             if json:
                 emit(row)
             else:

@@ -1,23 +1,26 @@
-"""How a command reaches the database: TOCSIN_DATABASE_URL, else the embedded server of TOCSIN_HOME.
+"""How a command reaches a hub: through its API at TOCSIN_URL (or ``--url``), else by its database.
 
-An embedded server that does not run is started for the command and stopped after it, one that runs
-is left running; where no hub
-has ever run there is nothing to ask, and the command says so.
+The database is that of TOCSIN_DATABASE_URL, else the embedded server of TOCSIN_HOME. An embedded server that does not
+run is started for the command and stopped after it, one that runs is left running; where no hub has ever run there is
+nothing to ask, and the command says so.
 """
 
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
-from tocsin.domain.errors import BadInput, DatabaseUnavailable, NotFound, Refused, SchemaMismatch
+from tocsin.cli.exits import say
+from tocsin.domain.errors import BadInput, DatabaseUnavailable, NotFound, Refused, SchemaMismatch, TocsinError
 
 if TYPE_CHECKING:
+    from tocsin.cli.operations import Operations
     from tocsin.engine.control import Control
     from tocsin.settings import Settings
 
@@ -27,6 +30,15 @@ SUGGESTED_FROM: Final = 10_000
 
 PREFIX_LENGTH: Final = 8
 """So much of a run's id is enough, where it is enough."""
+
+ANSWERED_WITHIN: Final = 15.0
+"""Seconds for what a hub elsewhere is asked, with all tries: a person waits."""
+
+UNEXPLAINED: Final = 2.0
+"""Seconds that a person waits before being told why."""
+
+GIVEN_URL: Final[ContextVar[str | None]] = ContextVar("GIVEN_URL", default=None)
+"""What ``--url`` said."""
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -45,7 +57,7 @@ async def reached(settings: "Settings") -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
         return
-    if not has_data(settings.home):
+    if data_of(settings.home) is None:
         raise DatabaseUnavailable(
             f"no database: set TOCSIN_DATABASE_URL, or start a hub once with `tocsin up APP` "
             f"(TOCSIN_HOME is {settings.home})"
@@ -56,26 +68,86 @@ async def reached(settings: "Settings") -> AsyncIterator[str]:
         yield postgres.dsn
 
 
-def has_data(home: Path) -> bool:
-    """Whether an embedded server was ever started there."""
+def data_of(home: Path) -> Path | None:
+    """Where an embedded server has its data; None where none was ever started."""
     from tocsin.store.home import the_data_directory  # noqa: PLC0415
 
-    return the_data_directory(home.expanduser().resolve()) is not None
+    return the_data_directory(home.expanduser().resolve())
+
+
+def url_of(settings: "Settings") -> str | None:
+    """Where the hub is that commands speak to; None where they use the database."""
+    return GIVEN_URL.get() or settings.url
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator["Control"]:
-    """Every operation of a hub, on a database with this release's schema.
+async def opened() -> AsyncIterator["Operations"]:
+    """Every operation of a hub, wherever it is.
 
     Raises: whatever the operation does; a name that is not there comes with the nearest that is.
     """
+    from tocsin.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    url = url_of(settings)
+    async with elsewhere(url) if url is not None else by_database(settings) as operations:
+        try:
+            yield operations
+        except NotFound as error:
+            raise await _with_nearest(operations, error) from error
+
+
+@asynccontextmanager
+async def elsewhere(url: str) -> AsyncIterator["Operations"]:
+    """Operations of the hub at that URL. Raises: Refused, where the extra is missing."""
+    try:
+        from tocsin.cli.elsewhere import Elsewhere  # noqa: PLC0415
+        from tocsin.sdk.client import Client  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "httpx2":
+            raise
+        raise Refused(
+            "TOCSIN_URL names a hub elsewhere, which needs an HTTP client: pip install 'tocsin[client]'"
+        ) from None
+    async with Client(url, timeout=ANSWERED_WITHIN, again=_impatience()) as client:
+        yield Elsewhere(client)
+
+
+def _impatience() -> Callable[[TocsinError], None]:
+    """Says once why it takes so long, where it does."""
+    from tocsin.clock import SystemClock  # noqa: PLC0415
+
+    clock = SystemClock()
+    begun, told = clock.monotonic(), False
+
+    def again(error: TocsinError) -> None:
+        nonlocal told
+        if not told and clock.monotonic() - begun > UNEXPLAINED:
+            told = True
+            say(f"{error}; trying for {ANSWERED_WITHIN:g} s")
+
+    return again
+
+
+def need_database(command: str) -> None:
+    """Raises: Refused, where a hub elsewhere is named for a command that works on the database itself."""
+    from tocsin.settings import load_settings  # noqa: PLC0415
+
+    if url_of(load_settings()) is not None:
+        raise Refused(
+            f"`tocsin {command}` works on the database itself and not through TOCSIN_URL: unset it, and set "
+            "TOCSIN_DATABASE_URL, or run it where the hub is"
+        )
+
+
+@asynccontextmanager
+async def by_database(settings: "Settings") -> AsyncIterator["Control"]:
+    """Operations on a database with this release's schema. Raises: StoreError."""
     from tocsin.clock import SystemClock  # noqa: PLC0415
     from tocsin.engine.control import Control  # noqa: PLC0415
-    from tocsin.settings import load_settings  # noqa: PLC0415
     from tocsin.store.database import Database  # noqa: PLC0415
     from tocsin.store.migrate import schema_state  # noqa: PLC0415
 
-    settings = load_settings()
     async with reached(settings) as dsn:
         database = Database(dsn, pooler=settings.pooled, size=2)
         try:
@@ -86,11 +158,7 @@ async def opened() -> AsyncIterator["Control"]:
                 raise SchemaMismatch(
                     f"the database has schema {state.database}, this release needs {state.code}: run `tocsin migrate`"
                 )
-            control = Control(database=database, clock=SystemClock(), actor=actor())
-            try:
-                yield control
-            except NotFound as error:
-                raise await _with_nearest(control, error) from error
+            yield Control(database=database, clock=SystemClock(), actor=actor())
         finally:
             await database.close()
 
@@ -104,7 +172,7 @@ def actor() -> str:
     return f"cli:{user}@{socket.gethostname()}"
 
 
-async def one_run(control: "Control", text: str) -> UUID:
+async def one_run(control: "Operations", text: str) -> UUID:
     """The run whose id is this, or alone begins with it.
 
     Raises: BadInput, NotFound.
@@ -127,7 +195,7 @@ async def one_run(control: "Control", text: str) -> UUID:
     return UUID(str(found[0]))
 
 
-async def _with_nearest(control: "Control", error: NotFound) -> Refused:
+async def _with_nearest(control: "Operations", error: NotFound) -> Refused:
     if error.kind == "trigger":
         known = await control.triggers(limit=SUGGESTED_FROM)
     elif error.kind == "agent":

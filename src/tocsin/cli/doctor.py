@@ -1,47 +1,29 @@
 """``tocsin doctor``: everything a hub needs, looked at, with what to do about what is wrong."""
 
-import platform
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from tocsin.cli.connection import has_data, reached
-from tocsin.cli.exits import DONE, NO_DATABASE, REFUSED
-from tocsin.cli.output import console, emit, length
+from tocsin.cli.connection import data_of, reached
+from tocsin.cli.findings import FAIL, OK, WARN, Finding, of_this_process
+from tocsin.cli.output import length
 from tocsin.clock import host_now
 from tocsin.domain.errors import BadInput, EmbeddedFailed, InvalidSetting, StoreError
 from tocsin.settings import load_settings, unknown_variables
 from tocsin.store.admin import Admin, Between
 from tocsin.store.binaries import NEWEST, OLDEST, find_binaries
-from tocsin.version import __version__
 
 if TYPE_CHECKING:
     from tocsin.settings import Settings
 
-OK: Final = "ok"
-WARN: Final = "warn"
-FAIL: Final = "fail"
 NO_ROOM: Final = 0.8
 """Share of max_connections from which a hub may find none left."""
 
 IDLE_TOO_LONG: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check. advice: what to do, for all but ok. no_database: nothing could be asked."""
-
-    check: str
-    status: str
-    found: str
-    advice: str = ""
-    no_database: bool = False
-
-
 async def examine() -> list[Finding]:
     """All findings; what cannot be looked at because of an earlier one is left out."""
-    findings = [_python(), Finding("tocsin", OK, __version__)]
+    findings = of_this_process()
     try:
         settings = load_settings()
     except InvalidSetting as error:
@@ -52,47 +34,6 @@ async def examine() -> list[Finding]:
     async for finding in _database(settings):
         findings.append(finding)
     return findings
-
-
-def print_findings(findings: Sequence[Finding], *, json: bool) -> int:
-    """The findings are on stdout; the exit code."""
-    if json:
-        for finding in findings:
-            emit(
-                {
-                    "check": finding.check,
-                    "status": finding.status,
-                    "found": finding.found,
-                    "advice": finding.advice or None,
-                }
-            )
-    else:
-        _print(findings)
-    if any(finding.no_database for finding in findings):
-        return NO_DATABASE
-    return REFUSED if any(finding.status == FAIL for finding in findings) else DONE
-
-
-def _print(findings: Sequence[Finding]) -> None:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    colours = {OK: "green", WARN: "yellow", FAIL: "bold red"}
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for finding in findings:
-        told = Text(finding.found)
-        if finding.advice:
-            told.append(f"\n→ {finding.advice}", style="italic")
-        table.add_row(Text(finding.status, style=colours[finding.status]), finding.check, told)
-    console().print(table)
-
-
-def _python() -> Finding:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()} ({sys.executable})"
-    return Finding("python", OK, found)
 
 
 def _settings(settings: "Settings") -> Iterator[Finding]:
@@ -115,7 +56,7 @@ def _binaries(settings: "Settings") -> Finding:
 
 
 async def _database(settings: "Settings") -> AsyncIterator[Finding]:
-    if settings.database_url is None and not has_data(settings.home):
+    if settings.database_url is None and data_of(settings.home) is None:
         yield Finding(
             "database",
             WARN,

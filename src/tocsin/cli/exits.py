@@ -1,6 +1,7 @@
 """Exit codes, and the one table from errors to them.
 
-0 done · 1 refused or not found · 2 bad usage or bad input · 3 no database · 4 drained with work released
+0 done · 1 refused or not found · 2 bad usage or bad input · 3 no database, or no hub · 4 drained with work released
+5 and 6, of a run that was watched: cancelled, skipped
 """
 
 import sys
@@ -10,6 +11,7 @@ from tocsin.domain.errors import (
     BadInput,
     DatabaseUnavailable,
     EmbeddedFailed,
+    HubUnavailable,
     InvalidApp,
     InvalidSetting,
     StatementRefused,
@@ -21,6 +23,8 @@ REFUSED: Final = 1
 BAD_INPUT: Final = 2
 NO_DATABASE: Final = 3
 RELEASED: Final = 4
+CANCELLED: Final = 5
+SKIPPED: Final = 6
 INTERRUPTED: Final = 130
 
 #: The first that fits counts; whatever is not here was refused.
@@ -28,6 +32,7 @@ CODES: Final[tuple[tuple[type[TocsinError], int], ...]] = (
     (BadInput, BAD_INPUT),
     (DatabaseUnavailable, NO_DATABASE),
     (EmbeddedFailed, NO_DATABASE),
+    (HubUnavailable, NO_DATABASE),
     (TocsinError, REFUSED),
 )
 

@@ -5,9 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import JsonFlag, Limit, Row, limit_of, newest, tell_cut
+from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
+
+MOST = 100_000
+
+Name = Annotated[str, typer.Argument(help="An instance's name or id.", autocompletion=completion.instances)]
 
 
 def commands() -> typer.Typer:
@@ -23,17 +28,13 @@ def list_instances(
     json: JsonFlag = False,
 ) -> None:
     """Instances, newest first, with their state, and why they are suspected; the gone with --all."""
-    run_async(_list(limit, everything, json))
+    run_async(_list(MOST if everything and limit is None else limit_of(limit), everything, json))
 
 
-async def _list(limit: int | None, everything: bool, json: bool) -> None:
+async def _list(limit: int, everything: bool, json: bool) -> None:
     async with opened() as control:
+        rows = await control.roster.instances(limit=limit, everything=everything)
         now = await control.now()
-
-        async def fetch(size: int, before: Any) -> list[Row]:
-            return await control.roster.instances(limit=size, everything=everything, before=before)
-
-        rows = await newest(fetch, limit=limit, everything=everything)
     if json:
         for row in rows:
             emit(row)
@@ -55,11 +56,13 @@ async def _list(limit: int | None, everything: bool, json: bool) -> None:
         ],
         empty="no instance is connected; start one with `tocsin work APP --hub HOST:PORT`",
     )
-    if limit is not None or not everything:
-        tell_cut(len(rows), limit_of(limit), "--limit shows more")
+    tell_cut(len(rows), limit, "--limit shows more")
 
 
-def show(name: Annotated[str, typer.Argument(help="An instance's name or id.")], json: JsonFlag = False) -> None:
+def show(
+    name: Name,
+    json: JsonFlag = False,
+) -> None:
     """One instance: what it runs and since when, where it is connected, where it stands still."""
     run_async(_show(name, json))
 
@@ -74,10 +77,7 @@ async def _show(name: str, json: bool) -> None:
     print_fields([(key, _shown(value, now)) for key, value in row.items() if key != "running"])
     print_table(
         ["run", "agent", "fence", "since"],
-        [
-            (run["id"], run["agent"], run["fence"], instant(datetime.fromisoformat(run["since"]), now))
-            for run in row["running"]
-        ],
+        [(run["id"], run["agent"], run["fence"], instant(run["since"], now)) for run in row["running"]],
         empty="it runs nothing",
     )
 

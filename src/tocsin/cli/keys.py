@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import JsonFlag
 from tocsin.cli.output import emit, instant, print_table
@@ -96,7 +97,9 @@ async def _list_keys(json: bool) -> None:
     )
 
 
-def revoke(name: Name) -> None:
+def revoke(
+    name: Annotated[str, typer.Argument(help="The key's name.", autocompletion=completion.keys)],
+) -> None:
     """The key opens nothing any more."""
     run_async(_revoke(name))
 

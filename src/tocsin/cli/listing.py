@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tocsin.cli.operations import Row
 from tocsin.domain.errors import BadInput
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
@@ -12,8 +13,6 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, max=100_000, help="
 All = Annotated[bool, typer.Option("--all", help="Everything there is, page by page.")]
 DEFAULT_LIMIT: Final = 50
 PAGE: Final = 500
-
-Row = dict[str, Any]
 
 
 def limit_of(limit: int | None, *, everything: bool = False) -> int:
@@ -33,9 +32,9 @@ def tell_cut(shown: int, limit: int, how: str = "--all shows every one") -> None
 
 
 async def pages(
-    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, key: str | tuple[str, ...], limit: int, everything: bool
+    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, key: str, limit: int, everything: bool
 ) -> AsyncIterator[Row]:
-    """Rows of a listing that goes on after a key, or after several together, as many as were asked for."""
+    """Rows of a listing that goes on after a key, as many as were asked for."""
     left = limit
     after: Any = None
     while everything or left > 0:
@@ -46,12 +45,4 @@ async def pages(
         if len(rows) < size:
             return
         left -= len(rows)
-        after = rows[-1][key] if isinstance(key, str) else tuple(rows[-1][name] for name in key)
-
-
-async def newest(
-    fetch: Callable[[int, Any], Awaitable[list[Row]]], *, limit: int | None, everything: bool
-) -> list[Row]:
-    """Processes, page by page: as many as were asked for; all, where everything was asked for without a limit."""
-    whole = everything and limit is None
-    return [row async for row in pages(fetch, key=("started_at", "id"), limit=limit_of(limit), everything=whole)]
+        after = rows[-1][key]

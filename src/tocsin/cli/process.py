@@ -93,6 +93,7 @@ def _run(
     json: bool,
     work: Sequence[str] = (),
 ) -> None:
+    from tocsin.otel.wanted import is_on  # noqa: PLC0415
     from tocsin.settings import load_settings  # noqa: PLC0415
     from tocsin.telemetry import logger  # noqa: PLC0415
 
@@ -111,7 +112,7 @@ def _run(
         view = LiveView(source=ref or "", record=record, level=settings.log_level, form=form)
         ended = _processed(order, view.log, view.show)
     else:
-        log = logger(form=form, level=settings.log_level)
+        log = logger(form=form, level=settings.log_level, traced=is_on())
         ended = _processed(order, log, None)
     if ended.summary is not None:
         if sys.stdout.isatty() and not json:

@@ -7,9 +7,11 @@ from typing import Annotated, Final
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.admin import add_to as add_admin
 from tocsin.cli.agents import commands as agent_commands
 from tocsin.cli.audit import add_to as add_audit
+from tocsin.cli.connection import GIVEN_URL
 from tocsin.cli.crontab import commands as import_commands
 from tocsin.cli.exits import DONE, INTERRUPTED, REFUSED, code_of, lines_of, say
 from tocsin.cli.instances import commands as instance_commands
@@ -45,6 +47,7 @@ def program() -> typer.Typer:
     add_admin(app)
     add_schedules(app)
     add_audit(app)
+    completion.add_to(app)
     app.add_typer(trigger_commands(), name="trigger", help="Triggers: what is called, and when.")
     app.add_typer(run_commands(), name="run", help="Runs: what was called, and how it ended.")
     app.add_typer(agent_commands(), name="agent", help="Agents: what can be called.")
@@ -62,11 +65,16 @@ def _version(asked: bool) -> None:
 
 
 def _root(
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="The hub to speak to; else TOCSIN_URL. Its key is TOCSIN_KEY."),
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and exit.")
     ] = False,
 ) -> None:
     """Options before the command."""
+    GIVEN_URL.set(url)
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +86,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
+        if completion.VARIABLE in os.environ:
+            completion.be_asked()
         answer = typer.main.get_command(program()).main(words, prog_name="tocsin", standalone_mode=False)
         return answer if isinstance(answer, int) else DONE
     except (BrokenPipeError, SystemExit):

@@ -5,9 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import JsonFlag, Limit, Row, limit_of, newest, tell_cut
+from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
+
+MOST = 100_000
+
+Name = Annotated[str, typer.Argument(help="A replica's name or id.", autocompletion=completion.replicas)]
 
 
 def commands() -> typer.Typer:
@@ -23,17 +28,13 @@ def list_replicas(
     json: JsonFlag = False,
 ) -> None:
     """Replicas, newest first; those that have ended with --all."""
-    run_async(_list(limit, everything, json))
+    run_async(_list(MOST if everything and limit is None else limit_of(limit), everything, json))
 
 
-async def _list(limit: int | None, everything: bool, json: bool) -> None:
+async def _list(limit: int, everything: bool, json: bool) -> None:
     async with opened() as control:
+        rows = await control.replicas(limit=limit, everything=everything)
         now = await control.now()
-
-        async def fetch(size: int, before: Any) -> list[Row]:
-            return await control.replicas(limit=size, everything=everything, before=before)
-
-        rows = await newest(fetch, limit=limit, everything=everything)
     if json:
         for row in rows:
             emit(row)
@@ -55,11 +56,13 @@ async def _list(limit: int | None, everything: bool, json: bool) -> None:
         ],
         empty="no replica is alive; start one with `tocsin up APP` or `tocsin serve`",
     )
-    if limit is not None or not everything:
-        tell_cut(len(rows), limit_of(limit), "--limit shows more")
+    tell_cut(len(rows), limit, "--limit shows more")
 
 
-def show(name: Annotated[str, typer.Argument(help="A replica's name or id.")], json: JsonFlag = False) -> None:
+def show(
+    name: Name,
+    json: JsonFlag = False,
+) -> None:
     """One replica."""
     run_async(_show(name, json))
 

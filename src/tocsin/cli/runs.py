@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli.connection import one_run, opened, run_async
-from tocsin.cli.exits import DONE, REFUSED
-from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.operations import Row
 from tocsin.cli.output import between, compact, emit, instant, length, print_fields, print_table
+from tocsin.cli.watching import follow
 from tocsin.domain.errors import BadInput
 
-if TYPE_CHECKING:
-    from tocsin.engine.control import Control
-
-TERMINAL = frozenset({"succeeded", "failed", "cancelled", "skipped"})
-RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, or its beginning: 8 characters or more.")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="A run's id, or its beginning: 8 characters or more.", autocompletion=completion.runs
+    ),
+]
 
 
 def commands() -> typer.Typer:
@@ -31,9 +34,19 @@ def commands() -> typer.Typer:
 
 def list_runs(
     *,
-    trigger: Annotated[str | None, typer.Option(help="Only runs of this trigger.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
-    state: Annotated[list[str] | None, typer.Option(help="Only runs in this state; may be given again.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Only runs of this trigger.", autocompletion=completion.triggers)
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="Only runs of this agent.", autocompletion=completion.agents)
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only runs in this state; may be given again.",
+            autocompletion=completion.words("queued", "running", "succeeded", "failed", "cancelled", "skipped"),
+        ),
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Queued since: ISO 8601, or a length such as 2h.")] = None,
     limit: Limit = None,
     everything: All = False,
@@ -238,12 +251,13 @@ async def _retry(run: str, json: bool) -> None:
 
 def watch(
     run: RunId,
-    every: Annotated[str, typer.Option(help="How often to look.")] = "1s",
+    every: Annotated[str, typer.Option(help="How long between two looks, at most.")] = "1s",
     json: JsonFlag = False,
 ) -> None:
     """Follow a run to its end, a line for each change.
 
-    Exits with 1 when it did not succeed.
+    Exits with 0 when it succeeded, 1 when it failed, 5 when it was cancelled, 6 when it was skipped. Ctrl-C lets it go
+    on.
     """
     code = run_async(_watch(run, every, json))
     if code:
@@ -253,26 +267,6 @@ def watch(
 async def _watch(run: str, every: str, json: bool) -> int:
     from tocsin.domain.duration import parse_duration  # noqa: PLC0415
 
-    pause = max(parse_duration(every), timedelta(milliseconds=100)).total_seconds()
+    longest = max(parse_duration(every), timedelta(milliseconds=100)).total_seconds()
     async with opened() as control:
-        row = await _follow(control, await one_run(control, run), pause, json)
-    return DONE if row["state"] == "succeeded" else REFUSED
-
-
-async def _follow(control: "Control", wanted: Any, pause: float, json: bool) -> Row:
-    from asyncio import sleep  # noqa: PLC0415
-
-    seen: Any = None
-    while True:
-        row = await control.run(wanted)
-        now_seen = (row["state"], row["fence"], row["progress"], row["fraction"], row["reason"])
-        if now_seen != seen:
-            seen = now_seen
-            if json:
-                emit({name: value for name, value in row.items() if name != "transitions"})
-            else:
-                at = row["transitions"][-1]["at"] if row["transitions"] else row["queued_at"]
-                typer.echo(f"{instant(at)}  {row['state']:<10} {what_of(row)}".rstrip())
-        if row["state"] in TERMINAL:
-            return row
-        await sleep(pause)
+        return await follow(control, await one_run(control, run), longest=longest, json=json)

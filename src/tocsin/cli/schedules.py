@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import Row
+from tocsin.cli.operations import Row
 from tocsin.cli.output import console, emit, instant, print_table
 from tocsin.domain.errors import BadInput
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.domain.errors import BadInput, PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from tocsin.domain.trigger import CatchUp as CatchUpPolicy
     from tocsin.domain.trigger import TriggerSpec
 
-Name = Annotated[str, typer.Argument(help="The trigger's name.")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
+Name = Annotated[str, typer.Argument(help="The trigger's name.", autocompletion=completion.triggers)]
 Cron = Annotated[list[str] | None, typer.Option(help="A cron expression; may be given again.")]
 Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.")]
 Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
@@ -30,8 +32,16 @@ OnEvent = Annotated[
     ),
 ]
 Input = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="JSON, @FILE, or @- for stdin.")]
-Overlap = Annotated[str | None, typer.Option(help="skip, queue_one, queue_all, cancel_previous or allow.")]
-CatchUp = Annotated[str | None, typer.Option(help="skip, latest or all.")]
+Overlap = Annotated[
+    str | None,
+    typer.Option(
+        help="skip, queue_one, queue_all, cancel_previous or allow.",
+        autocompletion=completion.words("skip", "queue_one", "queue_all", "cancel_previous", "allow"),
+    ),
+]
+CatchUp = Annotated[
+    str | None, typer.Option(help="skip, latest or all.", autocompletion=completion.words("skip", "latest", "all"))
+]
 Priority = Annotated[int | None, typer.Option(help="0 to 9, 9 first.")]
 ExpiresAfter = Annotated[str | None, typer.Option(help="How long a run may wait in the queue.")]
 

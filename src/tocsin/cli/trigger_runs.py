@@ -7,9 +7,12 @@ import typer
 from tocsin.cli import trigger_options as given
 from tocsin.cli.audit import what_of
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import JsonFlag, Limit, Row, limit_of, tell_cut
+from tocsin.cli.exits import DONE
+from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
+from tocsin.cli.operations import Row
 from tocsin.cli.output import counted, emit, instant, print_table
 from tocsin.cli.trigger_options import Name, read_instant
+from tocsin.cli.watching import LONGEST_PAUSE, follow
 from tocsin.domain.errors import BadInput
 
 
@@ -17,20 +20,24 @@ def fire(
     name: Name,
     key: Annotated[str | None, typer.Option(help="The same key gives the same run.")] = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end, as `tocsin run watch` does.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """A run now, whatever the schedule says."""
-    run_async(_fire(name, key, given.read_input(input), json))
+    code = run_async(_fire(name, key, given.read_input(input), watch=watch, json=json))
+    if code:
+        raise typer.Exit(code)
 
 
-async def _fire(name: str, key: str | None, payload: Any, json: bool) -> None:
+async def _fire(name: str, key: str | None, payload: Any, *, watch: bool, json: bool) -> int:
     async with opened() as control:
         row = await control.fire(name, key=key, input=payload)
-    if json:
-        emit(row)
-    else:
-        what = "queued run" if row["created"] else f"that key was seen before, and gave the {row['state']} run"
-        typer.echo(f"{what} {row['id']}; follow it with `tocsin run watch {row['id']}`")
+        if json and not watch:
+            emit(row)
+        elif not json:
+            what = "queued run" if row["created"] else f"that key was seen before, and gave the {row['state']} run"
+            typer.echo(f"{what} {row['id']}" + ("" if watch else f"; follow it with `tocsin run watch {row['id']}`"))
+        return await follow(control, row["id"], longest=LONGEST_PAUSE, json=json) if watch else DONE
 
 
 def backfill(

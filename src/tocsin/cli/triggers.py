@@ -2,19 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+from tocsin.cli import completion
 from tocsin.cli import trigger_options as given
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, Row, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.operations import Operations, Row
 from tocsin.cli.output import compact, counted, emit, instant, print_fields, print_table
 from tocsin.cli.trigger_options import Name
 from tocsin.cli.trigger_runs import backfill, fire, why
-
-if TYPE_CHECKING:
-    from tocsin.engine.control import Control
 
 IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event"}
 """What a person is shown of fields that have a form besides."""
@@ -82,7 +81,7 @@ def show(name: Name, json: JsonFlag = False) -> None:
 
 
 async def _answer(
-    ask: "Callable[[Control], Awaitable[Row]]", json: bool, tell: Callable[[Row, datetime], None] | None = None
+    ask: Callable[[Operations], Awaitable[Row]], json: bool, tell: Callable[[Row, datetime], None] | None = None
 ) -> None:
     async with opened() as control:
         row = await ask(control)
@@ -160,9 +159,9 @@ def print_trigger(row: Row, now: datetime) -> None:
 
 
 def add(
-    name: Name,
+    name: given.NewName,
     *,
-    agent: Annotated[str, typer.Option(help="The agent that is called.")],
+    agent: Annotated[str, typer.Option(help="The agent that is called.", autocompletion=completion.agents)],
     cron: given.Cron = None,
     tz: given.Tz = None,
     every: given.Every = None,
@@ -200,7 +199,9 @@ def add(
 def edit(
     name: Name,
     *,
-    agent: Annotated[str | None, typer.Option(help="The agent that is called.")] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="The agent that is called.", autocompletion=completion.agents)
+    ] = None,
     cron: given.Cron = None,
     tz: given.Tz = None,
     every: given.Every = None,

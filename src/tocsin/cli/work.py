@@ -1,6 +1,7 @@
 """``work``: a process that runs an app's agents for hubs elsewhere, and has no database."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from tocsin.domain.errors import BadInput, InvalidSetting, Refused
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from tocsin.otel.pipeline import Pipeline
     from tocsin.sdk.agent import AgentProcess
     from tocsin.sdk.dial import Access
     from tocsin.settings import Settings
@@ -45,30 +47,36 @@ def work(  # noqa: PLR0917 — typer hands its options over by name
 
     It needs no database. TOCSIN_AGENT_KEY is the key that it shows to them.
     """
+    from tocsin.otel.wanted import is_on, open_pipeline  # noqa: PLC0415
     from tocsin.settings import load_settings, unknown_variables  # noqa: PLC0415
     from tocsin.telemetry import logger  # noqa: PLC0415
 
     settings = load_settings()
     _need_grpc()
+    from tocsin.executors.inprocess import nothing  # noqa: PLC0415
     from tocsin.sdk.agent import AgentProcess, Order  # noqa: PLC0415
     from tocsin.sdk.dial import hubs_of  # noqa: PLC0415
 
     access = _access(settings)
     hubs = hubs_of(settings.hub if hub is None else hub, access)
     labels = _labels(label or [])
+    log = logger(form="json" if json else settings.log_format, level=settings.log_level, traced=is_on())
+    loaded = loaded_app(app)
+    pipeline = open_pipeline(instance=name or f"{socket.gethostname()}:{os.getpid()}", log=log)
     order = Order(
-        app=loaded_app(app),
+        app=loaded,
         hubs=hubs,
         slots=slots or settings.slots,
         access=access,
         name=name,
         labels=labels,
         drain=settings.drain_timeout,
+        within=nothing if pipeline is None else pipeline.within,
     )
-    log = logger(form="json" if json else settings.log_format, level=settings.log_level)
     for variable in unknown_variables():
         log.warning("setting.unknown", name=variable)
-    code = _processed(AgentProcess(order, log=log), leave_with_stdin=leave_with_stdin)
+    process = AgentProcess(order, log=log)
+    code = _processed(process, leave_with_stdin=leave_with_stdin, pipeline=pipeline)
     if code:
         raise typer.Exit(code)
 
@@ -109,14 +117,14 @@ def _labels(words: list[str]) -> dict[str, str]:
     return labels
 
 
-def _processed(process: "AgentProcess", *, leave_with_stdin: bool) -> int:
+def _processed(process: "AgentProcess", *, leave_with_stdin: bool, pipeline: "Pipeline | None") -> int:
     """The process has run to its end; its exit code. An agent that ignores being cancelled is left where it is."""
     import asyncio  # noqa: PLC0415
 
     runner = asyncio.Runner()
     stuck = False
     try:
-        code, stuck = runner.run(_until_left(process, leave_with_stdin=leave_with_stdin))
+        code, stuck = runner.run(_until_left(process, leave_with_stdin=leave_with_stdin, pipeline=pipeline))
     finally:
         if not stuck:
             runner.close()
@@ -125,7 +133,9 @@ def _processed(process: "AgentProcess", *, leave_with_stdin: bool) -> int:
     return code
 
 
-async def _until_left(process: "AgentProcess", *, leave_with_stdin: bool) -> tuple[int, bool]:
+async def _until_left(
+    process: "AgentProcess", *, leave_with_stdin: bool, pipeline: "Pipeline | None"
+) -> tuple[int, bool]:
     """(exit code, whether tasks live on that ignore being cancelled)."""
     import asyncio  # noqa: PLC0415
     import signal  # noqa: PLC0415
@@ -145,6 +155,8 @@ async def _until_left(process: "AgentProcess", *, leave_with_stdin: bool) -> tup
     if leave_with_stdin:
         threading.Thread(target=_tell_at_end_of_stdin, args=(loop, process.leave), daemon=True).start()
     code = RELEASED if await process.run() else DONE
+    if pipeline is not None:
+        await pipeline.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -23,10 +23,11 @@ class LastRun(msgspec.Struct, frozen=True):
 class Assignment(msgspec.Struct):
     """What a claim hands over.
 
-    input: JSON text. occurrence_key: what the run is known by unless its schedule called it. scoped:
-    whether its end frees something that another run waits for. rearms: whether its trigger counts from
-    its end. due_by: the instant, on the database's clock, at which this attempt is stopped; None without
-    a limit. key: the idempotency key, where a hub has handed it on ready made.
+    input: JSON text. available_at: since when it could have been begun; None where a hub has not handed that on.
+    occurrence_key: what the run is known by unless its schedule called it. scoped: whether its end frees something
+    that another run waits for. rearms: whether its trigger counts from its end. due_by: the instant, on the database's
+    clock, at which this attempt is stopped; None without a limit. key: the idempotency key, where a hub has handed it
+    on ready made. traceparent: of the attempt, where runs are traced.
     """
 
     run_id: UUID
@@ -40,6 +41,7 @@ class Assignment(msgspec.Struct):
     max_attempts: int
     nominal_at: datetime
     effective_at: datetime
+    available_at: datetime | None
     started_at: datetime
     deadline_at: datetime | None
     input: str
@@ -50,6 +52,7 @@ class Assignment(msgspec.Struct):
     due_by: datetime | None = None
     resumed: bool = False
     key: str = ""
+    traceparent: str | None = None
 
     @property
     def idempotency_key(self) -> str:

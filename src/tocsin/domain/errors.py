@@ -8,9 +8,12 @@
     │   └── PayloadTooLarge
     ├── Refused                  well-formed, but not in this state
     │   ├── NotFound
-    │   └── Conflict             somebody else was first
-    │       └── Stale            the version moved on
+    │   ├── Conflict             somebody else was first
+    │   │   └── Stale            the version moved on
+    │   ├── Unauthenticated      a hub elsewhere asks for a key, or for another one
+    │   └── Forbidden            the key has another scope
     ├── LeaseLost                the right to write a run is somebody else's
+    ├── HubUnavailable           no hub answers there, or not as a hub does; worth another try
     └── StoreError
         ├── DatabaseUnavailable  worth another try
         ├── Contended            another replica was first; the step is tried again
@@ -33,9 +36,10 @@ from typing import ClassVar
 
 
 class TocsinError(Exception):
-    """The root; ``code`` is stable over releases, the text is not."""
+    """The root; ``code`` is stable over releases, the text is not. about: fields that say what it is about."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
+    about: ClassVar[tuple[str, ...]] = ()
 
 
 class BadInput(TocsinError):
@@ -50,6 +54,8 @@ class InvalidSchedule(BadInput):
     """
 
     code = "invalid_schedule"
+    about = ("field", "reason")
+    value: object = None
 
     def __init__(self, field: str, value: object, reason: str) -> None:
         super().__init__(f"{field} {_shown(value)}: {reason}")
@@ -85,6 +91,7 @@ class InvalidApp(BadInput):
 
 class PayloadTooLarge(BadInput):
     code = "payload_too_large"
+    about = ("size", "limit")
 
     def __init__(self, what: str, *, size: int, limit: int) -> None:
         super().__init__(
@@ -100,6 +107,7 @@ class Refused(TocsinError):
 
 class NotFound(Refused):
     code = "not_found"
+    about = ("kind", "name")
 
     def __init__(self, kind: str, name: object, *, near: str | None = None, see: str | None = None) -> None:
         hint = f"did you mean {near!r}?" if near else f"see `tocsin {see or f'{kind} list'}`"
@@ -116,14 +124,29 @@ class Stale(Conflict):
     """An edit of a version that is not the present one."""
 
     code = "stale"
+    about = ("version",)
 
     def __init__(self, kind: str, name: object, *, version: int, asked: object) -> None:
         super().__init__(f"{kind} {str(name)!r} is at version {version}, not {asked}: read it again")
         self.version = version
 
 
+class Unauthenticated(Refused):
+    code = "unauthenticated"
+
+
+class Forbidden(Refused):
+    code = "forbidden"
+
+
 class LeaseLost(TocsinError):
     code = "lease_lost"
+
+
+class HubUnavailable(TocsinError):
+    """What was asked for may have been done, where the answer alone did not come."""
+
+    code = "hub_unavailable"
 
 
 class StoreError(TocsinError):

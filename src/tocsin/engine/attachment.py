@@ -85,6 +85,7 @@ class Attachment:
             log=house.log,
             settled=house.exchange.on_settled,
             wake=lambda: self._wake(self._settling),
+            observer=house.observer,
         )
         self._reporter = Reporter(
             attempts=attempts,
@@ -106,6 +107,7 @@ class Attachment:
             expired=lambda: not self.is_fit,
             rearm=house.exchange.on_rearm,
             passed_on=lambda: house.crowd.wake_beside(self.runner),
+            observer=house.observer,
         )
         self._settling, self._reporting, self._running = (
             Loop(service, clock=house.clock, log=house.log) for service in (self._settler, self._reporter, self.runner)
@@ -166,9 +168,7 @@ class Attachment:
 
     def resume(self, assignments: Sequence[Assignment]) -> None:
         """Runs that the process has brought along."""
-        for assignment in assignments:
-            assignment.resumed = True
-        self.runner.begin(assignments)
+        self.runner.begin(assignments, resumed=True)
 
     # --- what it says
 
@@ -191,6 +191,7 @@ class Attachment:
         if (culprit is not None) != self._is_stalled:
             self._is_stalled = culprit is not None
             if self._is_stalled:
+                self._house.observer.judged("stalled")
                 self._house.log.warning("instance.stalled", **self._named())
             else:
                 self._house.log.info("instance.moving", **self._named())
@@ -283,6 +284,7 @@ class Attachment:
 
     def answered(self, answer: Answer) -> None:
         if not answer.renewed:
+            self._house.observer.judged("fenced")
             self._house.log.warning("instance.fenced", **self._named())
             self._post.lost()
             return
@@ -327,6 +329,7 @@ class Attachment:
         self._post.probe()
         if not self._is_suspect:
             self._is_suspect = True
+            self._house.observer.judged("suspect")
             after = self._patience.suspect_after.total_seconds()
             self._house.log.warning("instance.suspect", **self._named(), reason=f"no beat for {after:g} s")
 

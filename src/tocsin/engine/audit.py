@@ -26,7 +26,7 @@ class Audit:
         action: str | None,
         since: datetime | None,
         until: datetime | None,
-        before: tuple[datetime, int] | None,
+        before: int | None,
     ) -> list[dict[str, Any]]:
         """The latest first. Raises: BadInput, for an action that there is not, and a range that runs backwards."""
         if action is not None and action not in list(Action):

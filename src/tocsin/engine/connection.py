@@ -13,6 +13,7 @@ from tocsin.engine.crowd import Crowd
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.exchange import Exchange
 from tocsin.engine.executor import Executor
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.run_reports import RunReports
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.store.database import Database
@@ -68,6 +69,7 @@ class House:
     exchange: Exchange
     crowd: Crowd
     beats: Beats
+    observer: Observer = UNOBSERVED
 
 
 REMEMBERED: Final = 100

@@ -4,7 +4,7 @@ Each operation is one transaction, or reads only. Answers are plain values (see 
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,9 +24,11 @@ from tocsin.engine.firing import Firing
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.insight import Insight, span_of
 from tocsin.engine.keys import Keys
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.roster import Roster
 from tocsin.engine.standing import standing
 from tocsin.engine.views import agent_view, history_view, replica_view, run_view, trigger_detail, trigger_view
+from tocsin.engine.watching import LONGEST_PAUSE, watched
 from tocsin.store.database import Database
 from tocsin.store.events import Events
 from tocsin.store.leases import Incarnation, Leases
@@ -52,9 +54,11 @@ class Control:
         desk: Desk | None = None,
         hearing: Hearing | None = None,
         log: Log | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         who = Incarnation(actor, actor=actor)
         self._database = database
+        self._clock = clock
         self._triggers = Triggers(database=database, clock=clock, who=who)
         self._runs = Runs(database=database, clock=clock, who=who)
         self._leases = Leases(database=database, clock=clock, who=who)
@@ -70,6 +74,7 @@ class Control:
             hearing=hearing or Hearing(),
             clock=clock,
             log=log or Silence(),
+            observer=observer,
         )
 
     # --- apps and triggers
@@ -216,14 +221,24 @@ class Control:
         return [run_view(row) for row in rows]
 
     async def run(self, run_id: UUID) -> dict[str, Any]:
-        """A run with its transitions, attempts and late results.
+        """A run with its transitions, attempts and late results, all as of one instant.
 
         Raises: NotFound.
         """
-        row = await self._runs.get(run_id)
-        if row is None:
+        whole = await self._runs.whole(run_id)
+        if whole is None:
             raise NotFound("run", run_id)
-        return run_view(row) | history_view(await self._runs.history(run_id))
+        row, history = whole
+        return run_view(row) | history_view(history)
+
+    def watch(self, run_id: UUID, *, longest: float = LONGEST_PAUSE) -> AsyncGenerator[dict[str, Any], None]:
+        """The run as it is, then each time that anything of it has changed, until it has ended.
+
+        longest: seconds between two looks, at most.
+
+        Raises: NotFound.
+        """
+        return watched(lambda: self.run(run_id), self._clock.sleep, longest=longest)
 
     async def cancel_run(self, run_id: UUID) -> dict[str, Any]:
         """A queued run is cancelled; a running one is asked to stop, and fenced if it does not.
@@ -277,11 +292,11 @@ class Control:
         action: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        before: tuple[datetime, int] | None = None,
+        before: int | None = None,
     ) -> list[dict[str, Any]]:
         """Who did what, when, to which thing, the latest first.
 
-        trigger: also one that was deleted, with its runs and backfills. before: ``at`` and ``id`` of the last in hand.
+        trigger: also one that was deleted, with its runs and backfills. before: the ``id`` of the last one in hand.
 
         Raises: BadInput; NotFound, for a trigger that was never heard of.
         """

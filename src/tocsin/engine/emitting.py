@@ -13,6 +13,7 @@ from tocsin.domain.errors import Contended, StatementRefused
 from tocsin.domain.event import Event
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.matching import Key, Matching, Outcome
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.database import Database
 from tocsin.store.events import Events
 from tocsin.telemetry import Log
@@ -31,10 +32,19 @@ class _Overrun(Exception):
 
 
 class Emitting:
-    def __init__(self, *, database: Database, events: Events, hearing: Hearing, clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        events: Events,
+        hearing: Hearing,
+        clock: Clock,
+        log: Log,
+        observer: Observer = UNOBSERVED,
+    ) -> None:
         self._database = database
         self._events = events
-        self._matching = Matching(events=events, hearing=hearing, clock=clock, log=log)
+        self._matching = Matching(events=events, hearing=hearing, clock=clock, log=log, observer=observer)
 
     async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
         """Of each event, in their order: ``source``, ``id``, whether it is ``accepted`` or was known, and its ``runs``.

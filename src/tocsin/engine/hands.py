@@ -17,11 +17,12 @@ from tocsin.run import StopSignal
 
 
 class Hand:
-    """One attempt in hand. ended: it waits for its settlement only."""
+    """One attempt in hand. ended: it waits for its settlement only. begun_at: on the monotonic clock."""
 
     task: "asyncio.Task[None] | None" = None
     timer: Timer | None = None
     ended: bool = False
+    begun_at: float = 0.0
 
     def __init__(
         self,

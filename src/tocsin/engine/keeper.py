@@ -21,6 +21,7 @@ from tocsin.domain.errors import StoreError
 from tocsin.domain.run import StopReason
 from tocsin.domain.zone import release
 from tocsin.engine.hands import Hands
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
 from tocsin.telemetry import Log
@@ -54,6 +55,7 @@ class Keeper:
         stop: Stop,
         strays: Callable[[tuple[tuple[UUID, int], ...]], None],
         describe: Describe,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._database = database
         self._leases = leases
@@ -66,6 +68,7 @@ class Keeper:
         self._stop = stop
         self._strays = strays
         self._describe = describe
+        self._observer = observer
         self._registered = False
         self._locked_on: object = None
         self._expiry: Timer | None = None
@@ -113,6 +116,7 @@ class Keeper:
     def _begin_anew(self) -> None:
         """Our lease was ended by a peer: all in hand is fenced, and we go on as somebody new."""
         self._log.warning("replica.lost", holder=str(self._who.holder))
+        self._observer.lease_lost("ended")
         self._stop(None, StopReason.FENCED)
         self._who.reborn()
         self._registered = False
@@ -128,6 +132,7 @@ class Keeper:
     def _expire(self) -> None:
         self.expired = True
         self._log.warning("lease.expired", holder=str(self._who.holder), in_hand=len(self._hands))
+        self._observer.lease_lost("expired")
         self._stop(None, StopReason.LEASE_LOST)
 
     async def _hold_lock(self) -> None:

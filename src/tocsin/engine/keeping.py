@@ -11,6 +11,7 @@ from tocsin.domain.run import StopReason
 from tocsin.engine.aside import Aside
 from tocsin.engine.hands import Hands
 from tocsin.engine.keeper import Describe, Keeper
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.service import Loop
 from tocsin.store.database import Database
 from tocsin.store.leases import Incarnation, Leases
@@ -40,6 +41,7 @@ class Keeping:
         renew_every: timedelta,
         describe: Describe,
         give_back: GiveBack,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         # A session that is lost takes our lock with it, and a peer that sees it free twice takes us for dead:
         # so the keeper takes it again at once, not at its next renewal.
@@ -52,10 +54,16 @@ class Keeping:
         self._renew_every = renew_every
         self._describe = describe
         self._give_back = give_back
+        self._observer = observer
         self._aside = Aside("keeper", self._keep)
         self._loop: Loop | None = None
         self._keeper: Keeper | None = None
         self._there: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> Loop | None:
+        """The keeper's, while it steps."""
+        return self._loop
 
     @property
     def healthy(self) -> bool:
@@ -92,6 +100,7 @@ class Keeping:
             stop=self._stop,
             strays=lambda strays: self._call_here(self._give_back, strays),
             describe=self._describe,
+            observer=self._observer,
         )
         self._keeper = keeper
         try:

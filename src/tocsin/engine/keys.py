@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -121,24 +122,34 @@ class KeyRing:
         self._touched: dict[str, float] = {}
         self._gate = asyncio.Lock()
 
-    async def find(self, key: str) -> Known | None:
-        """The key, if it is known, was not revoked and has not expired. Raises: StoreError."""
-        await self._refresh()
-        digest = digest_of(key)
+    async def find(self, key: str, *, patience: float | None = None) -> Known | None:
+        """The key, if it is known, was not revoked and has not expired.
+
+        patience: seconds after which what was read before will do, where the database does not answer.
+
+        Raises: StoreError.
+        """
+        return await self.known(digest_of(key), patience=patience)
+
+    async def known(self, digest: bytes, *, patience: float | None = None) -> Known | None:
+        """The same, of a key that was shown before. Raises: StoreError."""
+        await self._refresh(patience)
         known = self._known.get(digest)
         # Whoever guesses cannot choose a digest, so its look-up tells nothing; the comparison is for form's sake.
         if known is None or not compare_digest(known.digest, digest):
             return None
         return known if known.until is None or self._clock.monotonic() < known.until else None
 
-    async def are_asked_for(self) -> bool:
+    async def are_asked_for(self, *, patience: float | None = None) -> bool:
         """Whether there is any key of the API; an expired one counts, so that its end opens nothing."""
-        await self._refresh()
+        await self._refresh(patience)
         return bool(self._known)
 
     async def touch(self, known: Known) -> None:
         """Its last use is on record, to the minute. That it could not be written keeps nobody out."""
         now = self._clock.monotonic()
+        if not self._is_fresh():
+            return
         if now - self._touched.get(known.name, now - TOUCH_EVERY) < TOUCH_EVERY:
             return
         self._touched[known.name] = now
@@ -147,9 +158,17 @@ class KeyRing:
         except StoreError:
             del self._touched[known.name]
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, patience: float | None) -> None:
         if self._is_fresh():
             return
+        if patience is None or self._read_at is None:
+            await self._read()
+            return
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._read()
+
+    async def _read(self) -> None:
         async with self._gate:
             if self._is_fresh():
                 return

@@ -13,6 +13,7 @@ from tocsin.clock import Clock
 from tocsin.domain.errors import StatementRefused
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.matching import Matching, Outcome
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.database import Database
 from tocsin.store.events import Events, Taken
 from tocsin.telemetry import Log
@@ -36,10 +37,11 @@ class Matcher:
         log: Log,
         begins: Callable[[Sequence[datetime]], None] = lambda _: None,
         batch: int = BATCH,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._database = database
         self._events = events
-        self._matching = Matching(events=events, hearing=hearing, clock=clock, log=log)
+        self._matching = Matching(events=events, hearing=hearing, clock=clock, log=log, observer=observer)
         self._log = log
         self._begins = begins
         self._batch = batch

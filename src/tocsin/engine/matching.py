@@ -23,6 +23,7 @@ from tocsin.domain.payload import encode
 from tocsin.domain.run import SkipReason
 from tocsin.domain.window import Arrival, Waiting, Window, gather
 from tocsin.engine.hearing import Hearing, Listener
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.database import Session
 from tocsin.store.events import Events, MoreInput, NewRun, Written
 from tocsin.telemetry import Log
@@ -90,11 +91,14 @@ class Draft:
 
 
 class Matching:
-    def __init__(self, *, events: Events, hearing: Hearing, clock: Clock, log: Log) -> None:
+    def __init__(
+        self, *, events: Events, hearing: Hearing, clock: Clock, log: Log, observer: Observer = UNOBSERVED
+    ) -> None:
         self._events = events
         self._hearing = hearing
         self._clock = clock
         self._log = log
+        self._observer = observer
 
     async def match(
         self, session: Session, events: Sequence[Event], version: str, now: datetime, *, careful: bool = False
@@ -123,10 +127,13 @@ class Matching:
                 case "event.unjudged":
                     self._log.warning("event.unjudged", **fields)
                 case "trigger.broken":
+                    self._observer.broken(fields["trigger"])
                     self._log.warning("trigger.broken", **fields)
                 case "trigger.fired":
+                    self._observer.fired(fields["trigger"])
                     self._log.info("trigger.fired", **fields)
                 case _:
+                    self._observer.skipped(fields["trigger"], fields["reason"], fields["count"])
                     self._log.info("trigger.skipped", **fields)
 
     # --- who is called

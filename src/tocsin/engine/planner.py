@@ -26,6 +26,7 @@ from tocsin.domain.trigger import TriggerSpec
 from tocsin.engine import resting
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.desk import Desk, Kept
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.phase import phase_of
 from tocsin.store.database import Database
 from tocsin.store.trigger_rows import Decision, DueTrigger, read_spec
@@ -54,6 +55,7 @@ class Planner:
         batch: int,
         fired: Callable[[], None],
         desk: Desk | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._database = database
         self._triggers = triggers
@@ -63,6 +65,7 @@ class Planner:
         self._batch = batch
         self._fired = fired
         self._desk = desk
+        self._observer = observer
         self._wake_at: datetime | None = None
         self._alike: dict[tuple[object, ...], Plan] = {}
         self.claiming = False
@@ -194,6 +197,7 @@ class Planner:
         return Cursor(next_at=trigger.next_at, phase=phase, paused=trigger.paused, gap=gap)
 
     def _tell(self, decisions: list[Decision]) -> None:
+        self._observer.decided(decisions)
         for decision in decisions:
             name = decision.trigger.name
             if decision.broken_reason is not None:

@@ -1,8 +1,7 @@
 """Forgets what is older than the retention, in bounded batches, and never a trigger's last success.
 
-The audit has a retention of its own.
-
-Answers that are kept for those who ask again go after a day, whatever the retention.
+Answers that are kept for those who ask again go after a day, whatever the retention. The audit has a retention
+of its own. So has the feed, after which it is switched off, too, if nobody has wanted it since.
 
 Writes: one delete a batch; a crash between batches leaves the rest for the next round.
 """
@@ -12,6 +11,7 @@ from typing import Final
 
 from tocsin.clock import Clock
 from tocsin.engine.dbtime import DatabaseTime
+from tocsin.store.feed import Feed
 from tocsin.store.retention import Retention
 from tocsin.telemetry import Log
 
@@ -30,18 +30,22 @@ class Pruner:
         self,
         *,
         retention: Retention,
+        feed: Feed,
         clock: Clock,
         time: DatabaseTime,
         log: Log,
         keep: timedelta,
         keep_audit: timedelta,
+        keep_feed: timedelta,
     ) -> None:
         self._retention = retention
+        self._feed = feed
         self._clock = clock
         self._time = time
         self._log = log
         self._keep = keep
         self._keep_audit = keep_audit
+        self._keep_feed = keep_feed
 
     def rest(self) -> float | None:
         return EVERY
@@ -55,7 +59,7 @@ class Pruner:
         if runs:
             self._log.info("runs.pruned", count=runs)
         events = await self._retention.prune_events(before, batch=BATCH)
-        if BATCH in (runs, events):
+        if BATCH in (runs, events, await self._prune_feed(now - self._keep_feed)):
             await self._clock.sleep(BREATH)
             return True
         answers = await self._retention.prune_answers(now, batch=BATCH)
@@ -65,3 +69,8 @@ class Pruner:
             return True
         await self._retention.prune_rest(before, batch=BATCH)
         return False
+
+    async def _prune_feed(self, before: datetime) -> int:
+        if await self._feed.leave(before):
+            self._log.info("feed.off")
+        return await self._feed.prune(before, batch=BATCH)

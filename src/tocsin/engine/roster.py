@@ -1,7 +1,7 @@
 """Processes that run agents elsewhere, as they stand."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -11,6 +11,13 @@ from tocsin.domain.errors import NotFound
 from tocsin.domain.instance import Patience, state_of
 from tocsin.store.database import Database
 from tocsin.store.instances import InstanceRows
+
+
+class RunInHand(TypedDict):
+    id: UUID
+    agent: str
+    fence: int
+    since: datetime
 
 
 class Roster:
@@ -54,5 +61,5 @@ def instance_view(row: dict[str, Any]) -> dict[str, Any]:
         "state": state.value,
         "why": why,
         "labels": msgspec.json.decode(row["labels"]),
-        "running": msgspec.json.decode(row["running"]),
+        "running": msgspec.json.decode(row["running"], type=list[RunInHand]),
     }

@@ -23,6 +23,7 @@ from tocsin.domain.run import AttemptEnd, Failed, Lane, Outcome, RunState, Settl
 from tocsin.engine.dbtime import DatabaseTime
 from tocsin.engine.executor import Detached, Executor
 from tocsin.engine.hands import Hand, Hands
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.engine.reports import Reporter
 from tocsin.engine.settler import Settler
 from tocsin.engine.shares import Shares
@@ -59,6 +60,7 @@ class Runner:
         expired: Callable[[], bool] = lambda: False,
         rearm: Callable[[], None] = lambda: None,
         passed_on: Callable[[], None] = lambda: None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self.name = f"runner-{executor.name}"
         self.accepting = True
@@ -78,6 +80,7 @@ class Runner:
         self._expired = expired
         self._rearm = rearm
         self._passed_on = passed_on
+        self._observer = observer
         self.claiming = False
         self._active = 0
         self._kept = 0
@@ -116,9 +119,16 @@ class Runner:
         self._kept -= slots
         self._make_room()
 
-    def begin(self, assignments: Sequence[Assignment]) -> None:
+    @property
+    def slots(self) -> int:
+        return self._executor.slots
+
+    def begin(self, assignments: Sequence[Assignment], *, resumed: bool = False) -> None:
         """Runs that were claimed for us are executed, or go on being executed by whoever has brought them along."""
         refused = not self.accepting or self._expired()
+        if assignments and not (refused or resumed):
+            self._observer.begun(assignments)
+        now = self._clock.monotonic()
         policies, reports_for, put = self._executor.agents, self._reporter.reports_for, self._hands.put
         for assignment in assignments:
             hand = Hand(
@@ -127,11 +137,20 @@ class Runner:
                 reports_for(assignment.run_id, assignment.fence),
                 self._cut_later,
             )
+            hand.begun_at = now
+            if resumed:
+                self._resume(hand)
             put(hand)
             if refused:
                 self._give_back(hand)
             else:
                 self._begin(hand)
+
+    def _resume(self, hand: Hand) -> None:
+        """It has been executed since its claim."""
+        hand.assignment.resumed = True
+        age = (self._time.now() or hand.assignment.started_at) - hand.assignment.started_at
+        hand.begun_at -= max(0.0, age.total_seconds())
 
     def expect(self, ready_at: datetime) -> bool:
         """Queued work becomes available at this instant; True when that is sooner than we would wake."""
@@ -338,6 +357,7 @@ class Runner:
 
     def _tell_skipped(self, claimed: Claimed) -> None:
         for skipped in claimed.skipped:
+            self._observer.skipped(skipped.trigger, skipped.reason)
             self._log.info("run.skipped", run_id=str(skipped.run_id), trigger=skipped.trigger, reason=skipped.reason)
         if any(skipped.rearms for skipped in claimed.skipped):
             self._rearm()

@@ -39,13 +39,13 @@ class Service(Protocol):
 class Loop:
     """Steps one service. Enter it to start; leaving it stops it after the step in hand.
 
-    most_backoff: seconds at most between two tries of a step that fails.
+    most_backoff: seconds at most between two tries of a step that fails. failures: in a row; steps and failed: so far.
     """
 
     def __init__(self, service: Service, *, clock: Clock, log: Log, most_backoff: float = MOST_BACKOFF) -> None:
         self.service = service
         self._most_backoff = most_backoff
-        self.failures = 0
+        self.failures = self.steps = self.failed = 0
         self._collisions = 0
         self._clock = clock
         self._log = log
@@ -88,6 +88,7 @@ class Loop:
 
     async def step(self) -> bool:
         """One guarded step: what it raises is logged and counted, never passed on."""
+        self.steps += 1
         try:
             more = await self.service.run_once()
         except Contended as error:
@@ -109,6 +110,7 @@ class Loop:
         return more
 
     def _report(self, error: Exception) -> None:
+        self.failed += 1
         if self.failures in (1, UNREADY_AFTER) or self.failures % 100 == 0:
             known = isinstance(error, StoreError)
             note = str(error) if known else f"{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from tocsin.clock import Clock
 from tocsin.domain.errors import StatementRefused
 from tocsin.domain.run import Failed, RunState, Settlement
 from tocsin.engine.hands import Hand, Hands
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.attempts import Attempts, Ended
 from tocsin.telemetry import Log
 
@@ -40,6 +41,7 @@ class Settler:
         settled: Callable[[Sequence[tuple[Hand | None, Ended]]], None],
         wake: Callable[[], None] = lambda: None,
         beginning: Callable[[], bool] = lambda: False,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._attempts = attempts
         self._hands = hands
@@ -48,6 +50,7 @@ class Settler:
         self._settled = settled
         self._wake = wake
         self._beginning = beginning
+        self._observer = observer
         self._buffer: list[tuple[Hand | None, Ended]] = []
 
     def rest(self) -> float | None:
@@ -103,7 +106,11 @@ class Settler:
                 self._log.warning("run.fenced", run_id=str(ended.run_id), fence=ended.fence)
             elif self._log.is_info or ended.settlement.state is RunState.FAILED:
                 self._tell(hand, ended)
-        self._settled([(hand, ended) for hand, ended in batch if ended.run_id in ours])
+        taken = [(hand, ended) for hand, ended in batch if ended.run_id in ours]
+        self._observer.ended(taken, at=self._clock.monotonic())
+        if len(taken) < len(batch):
+            self._observer.fenced([ended for _, ended in batch if ended.run_id not in ours])
+        self._settled(taken)
 
     async def _write_one_by_one(self, batch: list[tuple[Hand | None, Ended]]) -> None:
         """One attempt's values are refused by the database; the others must not wait for it."""

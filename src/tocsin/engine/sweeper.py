@@ -19,6 +19,7 @@ from typing import Final
 from uuid import UUID
 
 from tocsin.clock import Clock
+from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.leases import Leases
 from tocsin.store.runs import Runs, Swept
 from tocsin.store.triggers import Triggers
@@ -47,11 +48,13 @@ class Sweeper:
         lease: timedelta,
         sweep_every: timedelta,
         freed: Callable[[], None] = lambda: None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._runs = runs
         self._leases = leases
         self._triggers = triggers
         self._freed = freed
+        self._observer = observer
         self._clock = clock
         self._log = log
         self._lease = lease.total_seconds()
@@ -156,6 +159,7 @@ class Sweeper:
         """Agent processes that were silent for too long are lost, from here on for everybody."""
         lost, spared = await self._leases.bury_instances()
         for holder, name in lost.items():
+            self._observer.judged("lost")
             self._log.warning("instance.lost", instance=name, holder=str(holder))
         if spared is not None and not self._spares:
             silent, known = spared
@@ -163,6 +167,8 @@ class Sweeper:
         self._spares = spared is not None
 
     def _tell(self, swept: list[Swept]) -> None:
+        if swept:
+            self._observer.swept(swept)
         for run in swept:
             self._log.warning(
                 "run.swept",
@@ -171,5 +177,5 @@ class Sweeper:
                 fence=run.fence,
                 state=run.state,
                 reason=run.reason,
-                holder=str(run.holder) if run.holder else None,
+                holder=str(run.holder),
             )

@@ -102,6 +102,8 @@ def _told(assignment: Assignment) -> dict[str, str]:
     }
     if assignment.due_by is not None:
         told["TOCSIN_DEADLINE"] = assignment.due_by.isoformat()
+    if assignment.traceparent is not None:
+        told["TRACEPARENT"] = assignment.traceparent
     if assignment.last is not None and len(assignment.last.raw.encode()) <= MAX_LAST_OUTPUT:
         told["TOCSIN_LAST_OUTPUT"] = assignment.last.raw
     return told

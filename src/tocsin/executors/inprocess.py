@@ -11,9 +11,9 @@ a thread is left behind at once.
 
 import asyncio
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Final, TypeAlias
 
 from tocsin.declared import AgentFunction
 from tocsin.domain.agent import AgentSpec
@@ -26,15 +26,28 @@ from tocsin.run import Reports, Run, StopSignal
 
 TRACEBACK_FRAMES: Final = 10
 
+Within: TypeAlias = Callable[[Assignment], AbstractContextManager[object]]
+"""What surrounds an agent while it runs, in its task or thread."""
+
+_NOTHING: Final = nullcontext()
+
+
+def nothing(_: Assignment) -> AbstractContextManager[object]:
+    """An agent runs by itself."""
+    return _NOTHING
+
 
 class InProcess:
     """The executor of an app's functions."""
 
-    def __init__(self, agents: Mapping[str, AgentFunction], *, slots: int, name: str = "inprocess") -> None:
+    def __init__(
+        self, agents: Mapping[str, AgentFunction], *, slots: int, name: str = "inprocess", within: Within = nothing
+    ) -> None:
         self._functions = dict(agents)
         self._specs = {key: agent.spec for key, agent in agents.items()}
         self._name = name
         self._slots = slots
+        self._within = within
         self._threads = DaemonThreads(f"tocsin-{name}")
 
     @property
@@ -63,10 +76,11 @@ class InProcess:
         if stop.task is None:
             stop.task = asyncio.current_task()
         try:
-            if agent.takes_run:
-                value = await agent.function(Run(assignment, reports, stop))
-            else:
-                value = await agent.function()
+            with self._within(assignment):
+                if agent.takes_run:
+                    value = await agent.function(Run(assignment, reports, stop))
+                else:
+                    value = await agent.function()
             return result_of(value)
         except BaseException as error:
             # A SystemExit in an agent ends the agent, and a CancelledError that it raised does not end us.
@@ -83,7 +97,7 @@ class InProcess:
         done: asyncio.Future[Outcome] = loop.create_future()
 
         def work() -> None:
-            outcome = _call(agent, assignment, reports, stop)
+            outcome = _call(agent, assignment, reports, stop, self._within)
             try:
                 loop.call_soon_threadsafe(_resolve, done, outcome)
             except RuntimeError:
@@ -100,11 +114,13 @@ class InProcess:
         return await done
 
 
-def _call(agent: AgentFunction, assignment: Assignment, reports: Reports, stop: StopSignal) -> Outcome:
+def _call(agent: AgentFunction, assignment: Assignment, reports: Reports, stop: StopSignal, within: Within) -> Outcome:
     """A plain function has run to its end, in its thread."""
     try:
         run: tuple[Run, ...] = (Run(assignment, reports, stop),) if agent.takes_run else ()
-        return result_of(agent.function(*run))
+        with within(assignment):
+            value = agent.function(*run)
+        return result_of(value)
     except BaseException as error:
         return _failed(error, agent.spec, reports, stop)
 

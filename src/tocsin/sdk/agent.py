@@ -20,6 +20,7 @@ from tocsin.clock import SystemClock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput
 from tocsin.executors.from_app import executors_of
+from tocsin.executors.inprocess import Within, nothing
 from tocsin.sdk.attempts import AFTER_INTERRUPT, UNWIND
 from tocsin.sdk.dial import Access
 from tocsin.sdk.hands import Hands
@@ -41,7 +42,10 @@ LINK_ENDS_WITHIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What to run, for which hubs. drain: how long work in hand may go on when the process is to leave."""
+    """What to run, for which hubs. drain: how long work in hand may go on when the process is to leave.
+
+    within: surrounds functions.
+    """
 
     app: App
     hubs: Sequence[str]
@@ -51,6 +55,7 @@ class Order:
     labels: Mapping[str, str] = field(default_factory=dict)
     drain: timedelta = timedelta(seconds=25)
     patience: Patience = field(default_factory=Patience)
+    within: Within = nothing
 
 
 class AgentProcess:
@@ -66,7 +71,7 @@ class AgentProcess:
         self._hands = Hands()
         outbox = Outbox()
         self._work = Work(
-            executors=executors_of(order.app, order.slots),
+            executors=executors_of(order.app, order.slots, within=order.within),
             slots=order.slots,
             hands=self._hands,
             outbox=outbox,

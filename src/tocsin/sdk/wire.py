@@ -41,6 +41,7 @@ def assignment_of(message: pb.Assignment) -> Assignment:
         max_attempts=message.max_attempts,
         nominal_at=instant_of(message.nominal_at),
         effective_at=instant_of(message.effective_at),
+        available_at=None,
         started_at=instant_of(message.started_at),
         deadline_at=None,
         input=(message.input or NULL).decode(),
@@ -48,6 +49,7 @@ def assignment_of(message: pb.Assignment) -> Assignment:
         last=last_of(message.last) if message.HasField("last") else None,
         due_by=instant_of(message.due_by) if message.HasField("due_by") else None,
         key=message.idempotency_key,
+        traceparent=message.traceparent or None,
     )
 
 

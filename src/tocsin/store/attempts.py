@@ -133,6 +133,7 @@ class Attempts:
             "settle_plain",
             now=self._clock.now(),
             holder=self._who.holder,
+            actor=self._who.actor,
             ids=[end.run_id for end in ends],
             fences=[end.fence for end in ends],
             outputs=[_text(end.settlement.output) for end in ends],

@@ -22,17 +22,16 @@ class AuditRows:
         action: str | None,
         since: datetime | None,
         until: datetime | None,
-        before: tuple[datetime, int] | None,
+        before: int | None,
     ) -> list[dict[str, Any]]:
-        """The latest first. trigger: by name, its runs and backfills included; before: (at, id) of the last in hand."""
+        """The latest first. trigger: by name, its runs and backfills included; before: the id of the last in hand."""
         values = {
             "limit": limit,
             "actor": actor,
             "action": action,
             "since": since,
             "until": until,
-            "before_at": before[0] if before else None,
-            "before_id": before[1] if before else None,
+            "before": before,
         }
         if trigger is None:
             rows = await self._database.fetch("list_audit", **values)

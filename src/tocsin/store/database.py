@@ -116,7 +116,7 @@ class Database:
     """A pool of sessions and the statements that run on them.
 
     pooler: a transaction pooler stands in between, so nothing is prepared and nothing is listened to.
-    calls: statements sent so far, for those who watch the cost. generation: sessions opened so far.
+    calls: statements sent so far, for those who watch the cost. generation: sessions opened so far. waiting: for one.
     lost: called when a session has ended, whoever ended it.
     """
 
@@ -134,7 +134,8 @@ class Database:
         self.statements = statements or load()
         self.calls = 0
         self.generation = 0
-        self._size = size
+        self.waiting = 0
+        self.size = size
         self._lost = lost
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._gate = asyncio.Lock()
@@ -156,7 +157,7 @@ class Database:
                         self.dsn,
                         connect=connect_to_first,
                         min_size=1,
-                        max_size=self._size,
+                        max_size=self.size,
                         timeout=CONNECT_TIMEOUT,
                         command_timeout=STATEMENT_TIMEOUT,
                         max_inactive_connection_lifetime=0,
@@ -231,8 +232,24 @@ class Database:
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
+    @property
+    def opened(self) -> int:
+        """Sessions that are open now."""
+        return self._pool.get_size() if self._pool is not None else 0
+
+    @property
+    def in_use(self) -> int:
+        return self.opened - self._pool.get_idle_size() if self._pool is not None else 0
+
     async def _acquire(self, pool: Any) -> Any:
         """A session that was opened since the last one was lost."""
+        self.waiting += 1
+        try:
+            return await self._trusted_one(pool)
+        finally:
+            self.waiting -= 1
+
+    async def _trusted_one(self, pool: Any) -> Any:
         while True:
             # One that lies idle is there at once; a limit would cost a task of its own.
             connection = await pool.acquire(timeout=None if pool.get_idle_size() else CONNECT_TIMEOUT)
@@ -245,6 +262,12 @@ class Database:
     async def transaction(self) -> AsyncIterator["Session"]:
         """A session inside a transaction: committed when the block ends, rolled back when it raises."""
         async with self.session() as session, session.transaction():
+            yield session
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Session"]:
+        """A session whose statements all see what the first of them saw. It only reads."""
+        async with self.session() as session, session.transaction(isolation="repeatable_read", readonly=True):
             yield session
 
     async def fetch(self, name: str, /, **values: object) -> list[Record]:
@@ -266,9 +289,10 @@ class Session:
         """What a transaction that changes triggers goes by: when it held its locks, not when it began."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self, **options: Any) -> AsyncIterator[None]:
+        """options: of the driver's transaction, such as its isolation."""
         with translated("a transaction"):
-            async with self.connection.transaction():
+            async with self.connection.transaction(**options):
                 self._database.calls += 2
                 yield
 

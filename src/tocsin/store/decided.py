@@ -89,6 +89,7 @@ def begun_of(rows: Sequence[Record], fired: Sequence[Fired]) -> list[Assignment]
                 max_attempts,
                 occurrence.nominal_at,
                 occurrence.effective_at,
+                occurrence.effective_at,
                 started_at,
                 deadline_at,
                 payload,

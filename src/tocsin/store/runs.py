@@ -13,21 +13,26 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import Conflict
 from tocsin.domain.run import POISONED_AFTER, RunKind, RunState
 from tocsin.store.attempts import assignment_of, sparse, uniform
-from tocsin.store.database import Database
+from tocsin.store.database import Database, Record
 from tocsin.store.leases import Incarnation
 from tocsin.store.retention import first_id_since
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """A run taken from a dead holder, or closed because it would not stop."""
+    """A run taken from a dead holder, or closed because it would not stop. at: when, on the database's clock."""
 
     run_id: UUID
     fence: int
+    attempt: int
     trigger: str
+    agent: str
     state: str
     reason: str
-    holder: UUID | None = None
+    holder: UUID
+    effective_at: datetime
+    started_at: datetime
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +73,14 @@ class Runs:
             poisoned_after=POISONED_AFTER,
             batch=batch,
         )
-        return [
-            Swept(row["id"], row["fence"], row["trigger"], row["state"], row["reason"], row["holder"]) for row in rows
-        ]
+        return [_swept(row) for row in rows]
 
     async def fence_uncancelled(self, *, batch: int) -> list[Swept]:
         """Runs that were asked to stop and did not in time are closed as cancelled."""
         rows = await self._database.fetch(
             "fence_uncancelled", now=self._clock.now(), actor=self._who.actor, batch=batch
         )
-        return [Swept(row["id"], row["fence"], row["trigger"], "cancelled", row["reason"]) for row in rows]
+        return [_swept(row) for row in rows]
 
     async def enqueue(
         self,
@@ -194,13 +197,15 @@ class Runs:
             rows = await self._database.fetch("list_runs", **values)
         return [dict(row) for row in rows]
 
-    async def history(self, run_id: UUID) -> dict[str, list[dict[str, Any]]]:
-        """The trail, the attempts' tellings and the late results of one run."""
+    async def whole(self, run_id: UUID) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]] | None:
+        """A run, and its trail, its attempts' tellings and its late results, all as of one instant."""
         blocks = {"transitions": "get_trail", "attempts": "get_attempts", "late_results": "get_late_results"}
-        return {
-            title: [dict(row) for row in await self._database.fetch(block, id=run_id)]
-            for title, block in blocks.items()
-        }
+        async with self._database.snapshot() as session:
+            run = await session.fetchrow("get_run", id=run_id)
+            history = {
+                title: [dict(row) for row in await session.fetch(block, id=run_id)] for title, block in blocks.items()
+            }
+        return (dict(run), history) if run else None
 
     async def summary(self, since: datetime) -> dict[str, Any]:
         """Occurrences by outcome, skips by reason and lateness in seconds, since an instant.
@@ -216,3 +221,8 @@ class Runs:
             "skipped": {row["reason"]: int(row["count"]) for row in skips},
             "lateness": dict(lateness) if lateness else {},
         }
+
+
+def _swept(row: Record) -> Swept:
+    told = ("fence", "attempt", "trigger", "agent", "state", "reason", "holder", "effective_at", "started_at", "at")
+    return Swept(run_id=row["id"], **{name: row[name] for name in told})

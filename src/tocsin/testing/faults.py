@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tocsin.domain.errors import DatabaseUnavailable
 from tocsin.store.database import Database, Record, Session
@@ -110,8 +110,8 @@ class _FaultySession(Session):
         self._began_at: datetime | None = None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        async with super().transaction():
+    async def transaction(self, **options: Any) -> AsyncIterator[None]:
+        async with super().transaction(**options):
             self._began_at = self._time.instant
             yield
 

@@ -226,7 +226,7 @@ class Assign(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("run_id", "fence", "trigger_id", "trigger", "agent", "kind", "lane", "attempt", "max_attempts", "nominal_at", "effective_at", "started_at", "due_by", "time_left", "input", "idempotency_key", "last", "cancel_within")
+    __slots__ = ("run_id", "fence", "trigger_id", "trigger", "agent", "kind", "lane", "attempt", "max_attempts", "nominal_at", "effective_at", "started_at", "due_by", "time_left", "input", "idempotency_key", "last", "cancel_within", "traceparent")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +245,7 @@ class Assignment(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     CANCEL_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     fence: int
     trigger_id: str
@@ -263,7 +264,8 @@ class Assignment(_message.Message):
     idempotency_key: str
     last: LastRun
     cancel_within: _duration_pb2.Duration
-    def __init__(self, run_id: _Optional[str] = ..., fence: _Optional[int] = ..., trigger_id: _Optional[str] = ..., trigger: _Optional[str] = ..., agent: _Optional[str] = ..., kind: _Optional[str] = ..., lane: _Optional[str] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., nominal_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[bytes] = ..., idempotency_key: _Optional[str] = ..., last: _Optional[_Union[LastRun, _Mapping]] = ..., cancel_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, run_id: _Optional[str] = ..., fence: _Optional[int] = ..., trigger_id: _Optional[str] = ..., trigger: _Optional[str] = ..., agent: _Optional[str] = ..., kind: _Optional[str] = ..., lane: _Optional[str] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., nominal_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., effective_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[bytes] = ..., idempotency_key: _Optional[str] = ..., last: _Optional[_Union[LastRun, _Mapping]] = ..., cancel_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class LastRun(_message.Message):
     __slots__ = ("id", "nominal_at", "finished_at", "output")

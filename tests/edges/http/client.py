@@ -15,11 +15,13 @@ from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.once import Once
 from tocsin.edges.http.operation import Edge
+from tocsin.edges.http.streams import Streams
 from tocsin.edges.http.throttle import FAILURES, Throttle
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
 from tocsin.store.answers import Answers
 from tocsin.store.database import Database
+from tocsin.store.feed import Feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,9 @@ def a_front(
         control=lambda actor: control(database=database, clock=clock, actor=actor),
         gate=gate,
         once=Once(answers=Answers(database=database, clock=clock), log=log),
+        streams=Streams(
+            feed=Feed(database=database, clock=clock), admits=gate.still_admits, clock=clock, log=log, most=10
+        ),
         log=log,
     )
     front = Front(Health("0", lambda: None), log=log)

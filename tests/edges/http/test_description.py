@@ -53,7 +53,8 @@ async def test_every_operation_names_its_scope_its_refusals_and_its_answer(descr
         assert operation["summary"]
         assert {"401", "403", "422", "429", "503"} <= operation["responses"].keys()
         told = [response for status, response in operation["responses"].items() if status < "300"]
-        assert all("$ref" in one["content"]["application/json"]["schema"] for one in told), path
+        media = "text/event-stream" if path == "/v1/stream" else "application/json"
+        assert all("$ref" in one["content"][media]["schema"] for one in told), path
         assert (method == "GET") <= (scope in ("read", "admin")), path
         keyed = [one for one in operation.get("parameters", ()) if one["name"] == "Idempotency-Key"]
         assert len(keyed) == (method == "POST")
@@ -141,7 +142,9 @@ async def fuzzed(port: int, place: Path, *options: str, examples: int) -> tuple[
 @pytest.mark.timeout(600)
 async def test_a_fuzzer_with_a_key_finds_no_fault(hub: tuple[int, str, Heard], tmp_path: Path) -> None:
     port, key, log = hub
-    code, said = await fuzzed(port, tmp_path, "--header", f"Authorization: Bearer {key}", examples=10)
+    # A stream has no end that a fuzzer could wait for.
+    options = ("--header", f"Authorization: Bearer {key}", "--exclude-path", "/v1/stream")
+    code, said = await fuzzed(port, tmp_path, *options, examples=10)
     assert code == 0, said[-8_000:]
     assert log.count("http.broken") == 0, log.events
     assert log.count("http.failed") == 0, log.events

@@ -163,3 +163,13 @@ async def test_decisions_usage_and_the_load_ahead(world: World, client: Client) 
     load = (await client.get("/v1/forecast", hours=1)).json
     assert (load["triggers"], load["fires"]) == (1, 60)
     assert (await client.get("/v1/forecast", hours=9_000)).json["field"] == "hours"
+
+
+async def test_a_listing_begins_behind_a_run(world: World, client: Client) -> None:
+    await world.declare(a_trigger("t"))
+    ids = [str((await world.control.fire("t"))["id"]) for _ in range(4)]
+    page = (await client.get("/v1/runs", before=ids[3], limit=1)).json
+    assert [row["id"] for row in page["items"]] == [ids[2]]
+    page = (await client.get("/v1/runs", before=ids[3], cursor=page["next_cursor"])).json
+    assert [row["id"] for row in page["items"]] == [ids[1], ids[0]]
+    assert (await client.get("/v1/runs", before="yesterday")).code == "bad_input"

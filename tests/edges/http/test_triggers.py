@@ -72,6 +72,27 @@ async def test_a_listing_is_cut_filtered_and_goes_on(world: World, client: Clien
     assert await names(source="elsewhere.py") == []
 
 
+async def test_a_listing_begins_behind_a_name(world: World, client: Client) -> None:
+    await world.declare(*(a_trigger(name) for name in "abc"), agents=("agent", "other"))
+    page = (await client.get("/v1/triggers", after="a", limit=1)).json
+    assert [row["name"] for row in page["items"]] == ["b"]
+    page = (await client.get("/v1/triggers", after="a", cursor=page["next_cursor"])).json
+    assert [row["name"] for row in page["items"]] == ["c"]
+    assert [row["name"] for row in (await client.get("/v1/agents", after="agent")).json["items"]] == ["other"]
+
+
+async def test_a_refusal_has_what_its_text_names(world: World, client: Client) -> None:
+    await world.declare(a_trigger("t"))
+    assert (await client.get("/v1/triggers/nope")).json["about"] == {"kind": "trigger", "name": "nope"}
+    stale = await client.patch("/v1/triggers/t", {"agent": "agent"}, if_match='"7"')
+    assert (stale.json["code"], stale.json["about"]) == ("stale", {"version": 1})
+    assert "about" not in (await client.post("/v1/triggers/t/resume")).json
+
+
+async def test_the_instant_is_the_databases(world: World, client: Client) -> None:
+    assert (await client.get("/v1/now")).json == {"now": z(NOON)}
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -189,6 +189,7 @@ def assignment_message(assignment: Assignment, policy: AgentSpec, *, now: dateti
         input=assignment.input.encode(),
         idempotency_key=assignment.idempotency_key,
         cancel_within=duration(policy.cancel_within),
+        traceparent=assignment.traceparent or "",
     )
     if assignment.due_by is not None:
         message.due_by.CopyFrom(stamp(assignment.due_by))

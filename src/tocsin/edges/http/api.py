@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
-from tocsin.edges.http import audit, fleet, insight, keys, runs, triggers
+from tocsin.edges.http import audit, fleet, insight, keys, metrics, runs, stream, triggers
 from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
@@ -24,12 +24,16 @@ from tocsin.edges.http.problems import (
     on_invalid,
     on_problem,
 )
+from tocsin.edges.http.streams import Streams
 from tocsin.edges.http.throttle import Throttle
+from tocsin.edges.metrics.page import Metrics
+from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 from tocsin.engine.keys import KeyRing
 from tocsin.hub import Replica
 from tocsin.store.answers import Answers
 from tocsin.store.database import Database
+from tocsin.store.feed import Feed
 from tocsin.telemetry import Log
 from tocsin.version import __version__
 
@@ -37,8 +41,13 @@ MOST_ACTORS: Final = 1_000
 """In whose names operations are kept at hand."""
 
 
-def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) -> FastAPI:
-    """The API of a replica, on sessions of its own. is_local: only processes of this host can reach it."""
+def api_of(
+    *, database: Database, replica: Replica, watching: Watching, is_local: bool, log: Log
+) -> tuple[FastAPI, Streams]:
+    """The API of a replica, on sessions of its own, and its streams, which are to be entered.
+
+    watching: the replica. is_local: only processes of this host can reach it.
+    """
     clock = SystemClock()
     controls: dict[str, Control] = {}
 
@@ -47,7 +56,13 @@ def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) ->
             if len(controls) >= MOST_ACTORS:
                 controls.clear()
             controls[actor] = Control(
-                database=database, clock=clock, actor=actor, desk=replica.desk, hearing=replica.hearing, log=log
+                database=database,
+                clock=clock,
+                actor=actor,
+                desk=replica.desk,
+                hearing=replica.hearing,
+                log=log,
+                observer=replica.observer,
             )
         return controls[actor]
 
@@ -55,10 +70,18 @@ def api_of(*, database: Database, replica: Replica, is_local: bool, log: Log) ->
         ring=KeyRing(database=database, clock=clock), throttle=Throttle(clock=clock), is_local=is_local, log=log
     )
     once = Once(answers=Answers(database=database, clock=clock), log=log)
-    app = make_api(Edge(control=control, gate=gate, once=once, log=log))
+    streams = Streams(
+        feed=Feed(database=database, clock=clock),
+        admits=gate.still_admits,
+        clock=clock,
+        log=log,
+        most=replica.settings.streams,
+    )
+    app = make_api(Edge(control=control, gate=gate, once=once, streams=streams, log=log, called=watching.called))
+    metrics.add_to(app, Metrics(replica=replica, api=database, tally=watching.tally, clock=clock, log=log))
     # Made here, in the caller's thread, it holds nobody up when it is first asked for.
     app.openapi()
-    return app
+    return app, streams
 
 
 def make_api(edge: Edge) -> FastAPI:
@@ -75,7 +98,7 @@ def make_api(edge: Edge) -> FastAPI:
     app.router.route_class = Operation
     app.state.edge = edge
     app.state.log = edge.log
-    for noun in (triggers, runs, fleet, insight, keys, audit):
+    for noun in (triggers, runs, stream, fleet, insight, keys, audit):
         noun.add_to(app)
     app.add_exception_handler(Exception, on_broken)
     app.add_exception_handler(ClientDisconnect, on_gone)

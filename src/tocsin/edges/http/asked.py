@@ -46,6 +46,7 @@ Length = Annotated[
 ]
 Name = Annotated[str, Path(description="The trigger's name.", examples=["daily-digest"])]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows at most.")]
+After = Annotated[str | None, Query(max_length=MAX_NAME, description="Only names that come after this one.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="The next_cursor of the page before.")]
 Since = Annotated[Instant | None, Query(description="From this instant on.")]
 Until = Annotated[Instant | None, Query(description="Up to this instant.")]

@@ -1,6 +1,5 @@
 """/v1/audit: who did what, when, to which thing."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import FastAPI, Query
@@ -16,7 +15,7 @@ from tocsin.edges.http.routes import Routes
 def add_to(app: FastAPI) -> None:
     routes = Routes(app, "audit")
     # A reader may not list keys, and records of keys say as much.
-    routes.add("GET", "/v1/audit", list_audit, scope=Scope.ADMIN, told=told.AuditPage, refusals=(404,))
+    routes.add("GET", "/v1/audit", list_audit, scope=Scope.ADMIN, told=told.DeedPage, refusals=(404,))
 
 
 async def list_audit(
@@ -27,6 +26,7 @@ async def list_audit(
     action: Annotated[Action | None, Query(description="Only what was done in this way.")] = None,
     since: Since = None,
     until: Until = None,
+    before: Annotated[int | None, Query(description="Only what was done before this record.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Json:
@@ -34,6 +34,7 @@ async def list_audit(
 
     With ``trigger``, also of one that was deleted, and with its runs and backfills.
     """
+    position = of_cursor(cursor, tuple[int])
     rows = await hub.audit(
         limit=limit + 1,
         trigger=trigger,
@@ -41,6 +42,6 @@ async def list_audit(
         action=action,
         since=since,
         until=until,
-        before=of_cursor(cursor, tuple[datetime, int]),
+        before=position[0] if position else before,
     )
-    return page(rows, limit, "at", "id")
+    return page(rows, limit, "id")

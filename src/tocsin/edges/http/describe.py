@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from tocsin.edges.http.operation import OWN_KEY, SCOPE
 from tocsin.edges.http.problems import MEDIA
 from tocsin.edges.http.routes import REFUSALS
-from tocsin.edges.http.told import ProblemForm
+from tocsin.edges.http.told import ProblemForm, StreamedTransition
 
 ABOUT: Final = """\
 Every operation of a hub; each replica answers all of them alike. Instants are ISO 8601 with an offset, and told in
@@ -51,7 +51,7 @@ WORDS: Final[dict[int, str]] = {
     428: "If-Match is missing.",
     429: "Too many keys that open nothing.",
     500: "Something went wrong here.",
-    503: "The database cannot be asked just now.",
+    503: "The database cannot be asked just now, or as many streams are open as may be.",
 }
 
 
@@ -63,6 +63,7 @@ def described(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = ProblemForm.model_json_schema()
+    schemas[StreamedTransition.__name__] = StreamedTransition.model_json_schema()
     parts["securitySchemes"] = {"key": KEY}
     parts["responses"] = {str(status): _refusal(words) for status, words in WORDS.items()}
     for method, operation in _operations(found):

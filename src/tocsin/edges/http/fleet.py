@@ -8,7 +8,7 @@ from fastapi import FastAPI, Path, Query
 
 from tocsin.domain.authority import Scope
 from tocsin.edges.http import told_fleet
-from tocsin.edges.http.asked import Cursor, Limit
+from tocsin.edges.http.asked import After, Cursor, Limit
 from tocsin.edges.http.operation import Hub, Json, of_cursor, page
 from tocsin.edges.http.routes import Routes
 
@@ -30,10 +30,10 @@ def add_to(app: FastAPI) -> None:
     routes.add("GET", "/v1/replicas/{name}", show_replica, scope=read, told=told_fleet.Replica, refusals=(404,))
 
 
-async def list_agents(hub: Hub, limit: Limit = 50, cursor: Cursor = None) -> Json:
+async def list_agents(hub: Hub, after: After = None, limit: Limit = 50, cursor: Cursor = None) -> Json:
     """Agents by name, with what they have in hand and who serves them."""
     position = of_cursor(cursor, tuple[str])
-    rows = await hub.agents(limit=limit + 1, after=position[0] if position else None)
+    rows = await hub.agents(limit=limit + 1, after=position[0] if position else after)
     return page(rows, limit, "name")
 
 

@@ -25,10 +25,11 @@ CHALLENGE: Final = {"www-authenticate": 'Bearer realm="tocsin"'}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """actor: as the trail will say."""
+    """actor: as the trail will say. digest: of the key, if there was one."""
 
     actor: str
     scopes: Collection[Scope]
+    digest: bytes | None = None
 
 
 class Gate:
@@ -40,17 +41,29 @@ class Gate:
         self._is_local = is_local
         self._log = log
 
-    async def admit(self, request: Request, wanted: Scope) -> Caller:
-        """Who asks. Raises: Problem; StoreError, when the keys cannot be read."""
+    async def admit(self, request: Request, wanted: Scope, *, patience: float | None = None) -> Caller:
+        """Who asks. patience: seconds after which the keys that were read before will do.
+
+        Raises: Problem; StoreError, when the keys cannot be read.
+        """
         key = _bearer(request.headers.get("authorization", ""))
-        caller = await self._without_key(request) if key is None else await self._with_key(request, key)
+        if key is None:
+            caller = await self._without_key(request, patience)
+        else:
+            caller = await self._with_key(request, key, patience)
         if not allows(caller.scopes, wanted):
             held = ", ".join(scope for scope in Scope if scope in caller.scopes)
             raise Problem(403, "forbidden", f"this needs a key of scope {wanted}; {caller.actor} has {held}")
         return caller
 
-    async def _with_key(self, request: Request, key: str) -> Caller:
-        known = await self._ring.find(key)
+    async def still_admits(self, caller: Caller) -> bool:
+        """Whether one who was let in would be let in again. Raises: StoreError."""
+        if caller.digest is None:
+            return not await self._ring.are_asked_for()
+        return await self._ring.known(caller.digest) is not None
+
+    async def _with_key(self, request: Request, key: str, patience: float | None) -> Caller:
+        known = await self._ring.find(key, patience=patience)
         if known is None:
             raise self._refused(_address(request))
         await self._ring.touch(known)
@@ -67,8 +80,12 @@ class Gate:
             429, "throttled", "too many keys that open nothing: wait", headers={"retry-after": str(max(1, ceil(wait)))}
         )
 
-    async def _without_key(self, request: Request) -> Caller:
-        if await self._ring.are_asked_for() or not self._is_local or not is_loopback(_address(request)):
+    async def _without_key(self, request: Request, patience: float | None) -> Caller:
+        if (
+            await self._ring.are_asked_for(patience=patience)
+            or not self._is_local
+            or not is_loopback(_address(request))
+        ):
             raise Problem(
                 401,
                 "unauthenticated",
@@ -82,7 +99,7 @@ class Gate:
 
 
 def _caller(known: Known) -> Caller:
-    return Caller(f"key:{known.name}", known.scopes)
+    return Caller(f"key:{known.name}", known.scopes, known.digest)
 
 
 def _bearer(authorization: str) -> str | None:

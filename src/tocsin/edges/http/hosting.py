@@ -3,11 +3,14 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from tocsin.domain.errors import Conflict, Refused
 from tocsin.edges.http.front import Api, Front
+from tocsin.edges.http.streams import Streams
+from tocsin.edges.watching import Watching
 from tocsin.engine.control import Control
 from tocsin.hub import Replica
 from tocsin.settings import Settings
@@ -42,36 +45,54 @@ async def ensure_key(control: Control, settings: Settings, *, may_make: bool, te
     tell(f"API key {FIRST_KEY!r} of scope admin, shown this once: {made['key']}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the API is made of."""
+
+    database: Database
+    replica: Replica
+    watching: Watching
+    log: Log
+
+
 @asynccontextmanager
-async def hosted_api(front: Front, *, dsn: str, replica: Replica, log: Log) -> AsyncIterator[None]:
+async def hosted_api(front: Front, *, dsn: str, replica: Replica, watching: Watching, log: Log) -> AsyncIterator[None]:
     """The API joins when it is made, beside the work that has begun. Its sessions are its own: whoever asks a lot
     does not keep the engine from its.
     """
-    database = Database(dsn, pooler=replica.settings.pooled, size=SESSIONS)
-    joining = asyncio.create_task(_join(front, database, replica, log), name="api")
-    try:
-        yield
-    finally:
-        joining.cancel()
-        await asyncio.wait({joining})
-        await database.close()
+    async with AsyncExitStack() as stack:
+        database = Database(dsn, pooler=replica.settings.pooled, size=SESSIONS)
+        stack.push_async_callback(database.close)
+        joining = asyncio.create_task(_join(front, stack, _Parts(database, replica, watching, log)), name="api")
+        try:
+            yield
+        finally:
+            joining.cancel()
+            await asyncio.wait({joining})
 
 
-async def _join(front: Front, database: Database, replica: Replica, log: Log) -> None:
+async def _join(front: Front, stack: AsyncExitStack, parts: "_Parts") -> None:
     try:
         # In a thread, as it takes a while that agents and schedules should not have to wait for.
-        api = await asyncio.to_thread(_made, database, replica, log)
+        api, streams = await asyncio.to_thread(_made, parts)
     except ImportError as error:
-        log.error("api.failed", error=str(error), advice="pip install 'tocsin[hub]'")
+        parts.log.error("api.failed", error=str(error), advice="pip install 'tocsin[hub]'")
         return
     # What was made stays: a collection in the middle of a burst need not walk over it.
     gc.freeze()
+    await stack.enter_async_context(streams)
     front.join(api)
-    log.info("api.joined")
+    parts.log.info("api.joined")
 
 
-def _made(database: Database, replica: Replica, log: Log) -> Api:
+def _made(parts: "_Parts") -> tuple[Api, Streams]:
     """The API. Called in a thread; what it makes belongs to the event loop all the same."""
     from tocsin.edges.http.api import api_of  # noqa: PLC0415
 
-    return api_of(database=database, replica=replica, is_local=replica.settings.is_http_local, log=log)
+    return api_of(
+        database=parts.database,
+        replica=parts.replica,
+        watching=parts.watching,
+        is_local=parts.replica.settings.is_http_local,
+        log=parts.log,
+    )

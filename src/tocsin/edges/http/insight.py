@@ -18,6 +18,7 @@ def add_to(app: FastAPI) -> None:
     routes = Routes(app, "insight")
     routes.add("GET", "/v1/decisions", list_decisions, scope=Scope.READ, told=told.SkippedPage, refusals=(404,))
     routes.add("GET", "/v1/forecast", forecast, scope=Scope.READ, told=told.Forecast)
+    routes.add("GET", "/v1/now", now, scope=Scope.READ, told=told.Now)
     routes.add("GET", "/v1/usage", usage, scope=Scope.READ, told=told.Usage, refusals=(404,))
 
 
@@ -71,3 +72,8 @@ async def usage(
     than a day before the range is not looked for.
     """
     return Json(await hub.insight.usage(by=by or ("agent",), since=since, until=until, agent=agent, trigger=trigger))
+
+
+async def now(hub: Hub) -> Json:
+    """The database's instant, which is the only wall clock that counts."""
+    return Json({"now": await hub.now()})

@@ -9,8 +9,10 @@ import binascii
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from hashlib import sha256
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from uuid import UUID
 
 import msgspec
 from fastapi import Depends, Request, Response
@@ -24,6 +26,7 @@ from tocsin.domain.payload import accept
 from tocsin.edges.http.gate import Caller, Gate
 from tocsin.edges.http.once import Once, key_of
 from tocsin.edges.http.problems import Problem
+from tocsin.edges.http.streams import Streams
 from tocsin.engine.control import Control
 from tocsin.telemetry import Log
 
@@ -34,14 +37,25 @@ OWN_KEY: Final = "x-tocsin-own-key"
 T = TypeVar("T")
 
 
+Called: TypeAlias = Callable[[str, UUID, str], None]
+
+
+def untraced(_traceparent: str, _run_id: UUID, _trigger: str) -> None: ...
+def _uncalled(_run_id: UUID, _trigger: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """What operations share. control: every operation of the hub, in an actor's name."""
+    """What operations share. control: every operation of the hub, in an actor's name. called: told of a run that was
+    called for by somebody who is traced: their traceparent, the run, and its trigger.
+    """
 
     control: Callable[[str], Control]
     gate: Gate
     once: Once
+    streams: Streams
     log: Log
+    called: Called = untraced
 
 
 class Json(JSONResponse):
@@ -68,7 +82,9 @@ class Operation(APIRoute):
             _check_query(request, known)
             await _check_body(request)
             key = key_of(request) if request.method == "POST" else None
-            request.state.asked = Asked(caller, edge.control(caller.actor), key)
+            traceparent = request.headers.get("traceparent")
+            called = partial(edge.called, traceparent) if traceparent else _uncalled
+            request.state.asked = Asked(caller, edge.control(caller.actor), key, called)
             if key is None or not is_kept:
                 return await answer(request)
             return await edge.once.answered(request, caller.actor, key, answer)
@@ -78,11 +94,12 @@ class Operation(APIRoute):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was let in. key: the one that it came with, if any."""
+    """A request that was let in. key: the one that it came with, if any. called: for the run that it called for."""
 
     caller: Caller
     control: Control
     key: str | None
+    called: Callable[[UUID, str], None]
 
     @property
     def own_key(self) -> str | None:

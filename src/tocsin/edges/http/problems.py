@@ -55,7 +55,7 @@ DESCRIPTION_AT: Final = "/v1/openapi.json"
 
 
 class Problem(Exception):
-    """A refusal that only this edge has. errors: (field, what is wrong with it)."""
+    """A refusal that only this edge has. errors: (field, what is wrong with it); about: what an error of ours names."""
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Problem(Exception):
         *,
         field: str | None = None,
         errors: Sequence[tuple[str, str]] = (),
+        about: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -73,6 +74,7 @@ class Problem(Exception):
         self.detail = detail
         self.field = field
         self.errors = errors
+        self.about = about
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
@@ -91,6 +93,8 @@ class Problem(Exception):
             form["field"] = self.field
         if self.errors:
             form["errors"] = [{"field": field, "detail": detail} for field, detail in self.errors]
+        if self.about:
+            form["about"] = self.about
         return form
 
 
@@ -100,7 +104,8 @@ def problem_of(error: TocsinError) -> Problem:
     field = error.field if isinstance(error, InvalidSchedule) else None
     headers = RETRY_AFTER if status == 503 else None
     detail = UNTOLD.get(status) or str(error)
-    return Problem(status, error.code, detail, field=field, headers=headers)
+    about = {name: getattr(error, name) for name in error.about}
+    return Problem(status, error.code, detail, field=field, about=about, headers=headers)
 
 
 async def on_problem(_: Request, problem: Exception) -> Response:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+import msgspec
+from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from tocsin.domain.authority import Scope
@@ -14,6 +15,7 @@ ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 
 OF_BODIES: Final = (400, 413, 415)
 ETAG: Final = {"ETag": {"description": "The version, for If-Match.", "schema": {"type": "string"}}}
+EVENTS: Final = "text/event-stream"
 REFUSALS: Final = "x-tocsin-refusals"
 """Statuses of an operation's refusals, until the description is written out."""
 
@@ -38,9 +40,11 @@ class Routes:
         refusals: Sequence[int] = (),
         headers: dict[str, Any] | None = None,
         own_key: bool = False,
+        streamed_as: type[Response] | None = None,
     ) -> None:
         """also: further statuses of success, with their words; own_key: what an Idempotency-Key means is the
-        endpoint's affair. The endpoint's docstring describes it.
+        endpoint's affair; streamed_as: the answer goes on, in events that are told. The endpoint's docstring describes
+        it.
         """
         bodies = OF_BODIES if method in ("POST", "PATCH", "PUT") else ()
         once = (409,) if method == "POST" else ()
@@ -56,6 +60,8 @@ class Routes:
             code: {"model": told, "description": words, **({"headers": headers} if headers else {})}
             for code, words in {status: "Done.", **(also or {})}.items()
         }
+        if streamed_as is not None:
+            responses = {status: {"description": "It goes on.", "content": {EVENTS: _streamed(told)}}}
         self._app.router.add_api_route(
             path,
             endpoint,
@@ -66,6 +72,15 @@ class Routes:
             operation_id=endpoint.__name__,
             tags=[self._tag],
             responses=responses,
-            response_class=Json,
+            response_class=streamed_as or Json,
             openapi_extra=extra,
         )
+
+
+def _streamed(told: type[BaseModel]) -> dict[str, Any]:
+    """A stream's content: what one event holds, and how events are written."""
+    data = msgspec.json.encode(told.model_json_schema()["examples"][0]).decode()
+    return {
+        "schema": {"$ref": f"#/components/schemas/{told.__name__}"},
+        "example": f"id: 7a1ebb83e24d.2f3+1\nevent: transition\ndata: {data}\n\n",
+    }

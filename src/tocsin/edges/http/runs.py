@@ -32,6 +32,7 @@ async def list_runs(
     state: Annotated[list[RunState] | None, Query(description="Only in these states; may be given again.")] = None,
     since: Since = None,
     until: Until = None,
+    before: Annotated[UUID | None, Query(description="Only those with a lesser id: what was queued before it.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Json:
@@ -42,7 +43,7 @@ async def list_runs(
         trigger=trigger,
         agent=agent,
         states=state or None,
-        before=position[0] if position else None,
+        before=position[0] if position else before,
         since=since,
         until=until,
     )

@@ -35,6 +35,9 @@ class ProblemForm(BaseModel):
     detail: str
     field: str | None = Field(default=None, description="What is at fault, where it can be named.")
     errors: list[dict[str, str]] | None = Field(default=None, description="Every fault, as field and detail.")
+    about: dict[str, Any] | None = Field(
+        default=None, description="What it names: kind and name of what is not there, the version that there is."
+    )
 
 
 class Trigger(BaseModel):
@@ -115,6 +118,29 @@ class Transition(BaseModel):
     actor: str
     reason: str | None
     at: datetime
+
+
+class StreamedTransition(Transition):
+    """What an event of the stream holds. trigger, agent, kind: null where somebody has deleted the run."""
+
+    model_config = example(
+        run_id="0199f0c2-7c1e-7000-8000-4d1b2f3a5c6e",
+        trigger="daily-digest",
+        agent="digest",
+        kind="schedule",
+        seq=3,
+        from_state="running",
+        to_state="succeeded",
+        attempt=1,
+        fence=1,
+        actor="replica:6f1c2b1e-3f0a-4a55-9d0b-0f6f4a4f6a11",
+        reason=None,
+        at="2027-01-04T08:00:01.250000Z",
+    )
+    run_id: UUID
+    trigger: str | None
+    agent: str | None
+    kind: str | None
 
 
 class Attempt(BaseModel):
@@ -211,7 +237,7 @@ class Deed(BaseModel):
     )
 
 
-class AuditPage(Page):
+class DeedPage(Page):
     items: list[Deed]
 
 
@@ -265,6 +291,10 @@ class Forecast(BaseModel):
     collisions: list[Crowd]
     herds: list[Crowd]
     cut: list[str] = Field(description="Triggers that fire too often to be followed to the end.")
+
+
+class Now(BaseModel):
+    now: datetime
 
 
 class UsageSum(BaseModel):

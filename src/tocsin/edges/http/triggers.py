@@ -10,7 +10,7 @@ from tocsin.domain.authority import Scope
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp
 from tocsin.edges.http import asked, told
-from tocsin.edges.http.asked import Cursor, Limit, Name, OfAgent, Since, Until
+from tocsin.edges.http.asked import After, Cursor, Limit, Name, OfAgent, Since, Until
 from tocsin.edges.http.operation import ByWhom, Hub, Json, of_cursor, page
 from tocsin.edges.http.problems import Problem
 from tocsin.edges.http.routes import ETAG, Routes
@@ -68,13 +68,14 @@ async def list_triggers(
     agent: OfAgent = None,
     status: Annotated[Status | None, Query(description="Only those that stand so.")] = None,
     source: Annotated[str | None, Query(max_length=500, description="Only of this app.")] = None,
+    after: After = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Json:
     """Triggers by name."""
     position = of_cursor(cursor, tuple[str])
     rows = await hub.triggers(
-        limit=limit + 1, after=position[0] if position else None, agent=agent, status=status, source=source
+        limit=limit + 1, after=position[0] if position else after, agent=agent, status=status, source=source
     )
     return page(rows, limit, "name")
 
@@ -136,6 +137,8 @@ async def fire_trigger(by: ByWhom, name: Name, body: asked.Fire | None = None) -
     asks and with whatever input.
     """
     run = await by.control.fire(name, key=by.key, input=body.input if body else None)
+    if run["created"]:
+        by.called(run["id"], name)
     return Json(run, 201 if run["created"] else 200, {"location": f"/v1/runs/{run['id']}"})
 
 

@@ -297,6 +297,46 @@ SELECT r.id, r.seq, CASE WHEN r.seq % 2 = 1 THEN 'running' ELSE 'queued' END, r.
   FROM tocsin.runs r
  WHERE r.finished_at IS NOT NULL;
 
+-- Edges as they are taken, for those who follow along: a copy of the trail, kept for minutes, and written only while
+-- the switch below is there, by the statement that takes the edge.
+-- id: the edges of one run in their order. xid: of the transaction that wrote it: by it a reader tells what it has not
+-- seen yet, however late that was committed.
+CREATE TABLE tocsin.feed (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid      xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    run_id   uuid NOT NULL,
+    seq      integer NOT NULL,
+    to_state text NOT NULL,
+    attempt  smallint NOT NULL,
+    fence    bigint NOT NULL,
+    actor    text NOT NULL,
+    reason   text,
+    at       timestamptz NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.5,
+        autovacuum_vacuum_cost_delay = 0);
+
+CREATE INDEX feed_unseen ON tocsin.feed (xid, id);
+
+-- One row while the feed is written, never changed and without an index, so that a look at it costs next to nothing.
+-- Whoever takes an edge finds it or does not, in the same snapshot. life: of this row, and so of what the feed holds.
+-- place: the server, and its timeline: transactions of another are not to be compared with those of this one.
+CREATE TABLE tocsin.feed_switch (
+    life  text NOT NULL,
+    place text NOT NULL
+);
+
+-- What was visible when: the oldest says from where on the feed is whole, the newest when it was last asked for.
+CREATE TABLE tocsin.feed_marks (
+    at       timestamptz PRIMARY KEY,
+    snapshot pg_snapshot NOT NULL
+);
+
+-- The server and its timeline, which a promotion changes: only within one of them transactions have one order.
+CREATE FUNCTION tocsin.feed_place() RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT c.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system() c
+$$;
+
 -- What an attempt has to tell beyond its transitions; a row only where there is something.
 CREATE TABLE tocsin.attempts (
     run_id        uuid NOT NULL,

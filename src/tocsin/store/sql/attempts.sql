@@ -62,7 +62,7 @@ WITH instant AS (
            cancel_requested_at = NULL, cancel_reason = NULL
      WHERE r.ctid = ANY (ARRAY(SELECT c.row FROM candidates c WHERE c.is_free))
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
+              r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
               r.occurrence_key, r.lane, false AS scoped
 ), weighed AS (
     SELECT c.id, c.overlap, c.scope, c.permit_scope, c.concurrency,
@@ -138,7 +138,7 @@ WITH instant AS (
       FROM granted g, instant
      WHERE r.id = g.id
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
+              r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
               r.occurrence_key, r.lane, r.scope IS NOT NULL OR g.permit IS NOT NULL AS scoped
 ), skipped AS (
     UPDATE tocsin.runs r
@@ -146,7 +146,7 @@ WITH instant AS (
       FROM ruled d, instant
      WHERE r.id = d.id AND d.verdict IN ('overlap', 'expired')
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
+              r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.state, r.reason,
               r.occurrence_key, r.lane, false AS scoped
 ), superseded AS (
     UPDATE tocsin.runs p
@@ -158,9 +158,15 @@ WITH instant AS (
     RETURNING pg_notify('tocsin', 'cancel ' || :actor::text)
 ), decided AS (
     SELECT * FROM taken UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM skipped
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT d.id, CASE WHEN d.state = 'running' THEN 2 * d.fence ELSE 2 * d.fence + 2 END, d.state, d.attempt, d.fence,
+           :actor, d.reason, instant.now
+      FROM decided d, instant
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 )
 SELECT d.id, d.trigger_id, t.name AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts,
-       d.nominal_at, d.effective_at, d.started_at, d.deadline_at, d.input, d.occurrence_key, d.scoped,
+       d.nominal_at, d.effective_at, d.available_at, d.started_at, d.deadline_at, d.input, d.occurrence_key, d.scoped,
        t.status = 'waiting' AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
        l.finished_at AS last_finished_at, lr.output AS last_output, d.state, d.reason, p.passed_over, p.all_plain
   FROM (SELECT (SELECT count(*) FROM candidates c WHERE c.is_free)
@@ -212,7 +218,12 @@ WITH instant AS (
            cancel_requested_at = NULL, cancel_reason = NULL
      WHERE r.ctid = ANY (ARRAY(SELECT c.row FROM candidates c)) AND (SELECT all_plain FROM verdict)
     RETURNING r.id, r.trigger_id, r.agent, r.kind, r.lane, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-              r.effective_at, r.started_at, r.input, r.occurrence_key
+              r.effective_at, r.available_at, r.started_at, r.input, r.occurrence_key
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT d.id, 2 * d.fence, 'running', d.attempt, d.fence, :actor::text, NULL, d.started_at
+      FROM taken d
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), known AS (
     SELECT d.trigger_id AS id, t.name, t.status = 'waiting' AS rearms, l.run_id, l.nominal_at, l.finished_at, lr.output
       FROM (SELECT DISTINCT d.trigger_id FROM taken d) d
@@ -221,12 +232,12 @@ WITH instant AS (
       LEFT JOIN tocsin.runs lr ON lr.id = l.run_id
 )
 SELECT d.id, d.trigger_id, NULL AS trigger, d.agent, d.kind, d.lane, d.fence, d.attempt, d.max_attempts, d.nominal_at,
-       d.effective_at, d.started_at, NULL::timestamptz AS deadline_at, d.input, d.occurrence_key, false AS scoped,
+       d.effective_at, d.available_at, d.started_at, NULL::timestamptz AS deadline_at, d.input, d.occurrence_key, false AS scoped,
        NULL AS rearms, NULL AS last_id, NULL AS last_nominal_at, NULL AS last_finished_at, NULL AS last_output,
        NULL AS all_plain
   FROM taken d
  UNION ALL
-SELECT NULL, k.id, k.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, k.rearms,
+SELECT NULL, k.id, k.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, k.rearms,
        k.run_id, k.nominal_at, k.finished_at, k.output, v.all_plain
   FROM verdict v
   LEFT JOIN known k ON true
@@ -261,8 +272,8 @@ WITH instant AS (
                               THEN NULL ELSE instant.now END
       FROM given g, instant
      WHERE r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
-    RETURNING r.id, r.fence, r.state, r.reason, r.trigger_id, r.nominal_at, r.started_at, r.finished_at, r.claimed_by,
-              CASE WHEN g.counted OR r.state <> 'queued' THEN r.attempt ELSE r.attempt + 1 END AS tried,
+    RETURNING r.id, r.seq, r.fence, r.state, r.reason, r.trigger_id, r.nominal_at, r.started_at, r.finished_at,
+              r.claimed_by, CASE WHEN g.counted OR r.state <> 'queued' THEN r.attempt ELSE r.attempt + 1 END AS tried,
               g.error_kind, g.error_message, g.usage, g.log
 ), past AS (
     -- Its next claim writes over what its row says of this one.
@@ -275,6 +286,11 @@ WITH instant AS (
                (2 * c.fence + 1, 'running', 'queued', :actor::text, c.reason, instant.now))
         AS e (seq, from_state, to_state, actor, reason, at)
      WHERE c.state = 'queued'
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT c.id, c.seq, c.state, c.tried, c.fence, :actor, c.reason, instant.now
+      FROM closed c, instant
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), told AS (
     INSERT INTO tocsin.attempts AS a (run_id, fence, attempt, error_kind, error_message, usage, log)
     SELECT c.id, c.fence, c.tried, c.error_kind, c.error_message, c.usage, c.log
@@ -335,6 +351,12 @@ WITH instant AS (
            k.max_attempts, k.input::jsonb, instant.now, :actor, k.depth
       FROM asked k, instant
      WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
+    RETURNING id
+), fed_woken AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT w.id, 1, 'queued', 0, 0, :actor, 'follow_up', instant.now
+      FROM woken w, instant
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), missed AS MATERIALIZED (
     SELECT g.*
       FROM given g
@@ -373,7 +395,12 @@ WITH closed AS (
            output = g.output::jsonb, finished_at = coalesce(:now::timestamptz, now())
       FROM unnest(:ids::uuid[], :fences::bigint[], :outputs::text[]) AS g (id, fence, output)
      WHERE r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
-    RETURNING r.id, r.trigger_id, r.nominal_at, r.finished_at
+    RETURNING r.id, r.seq, r.attempt, r.fence, r.trigger_id, r.nominal_at, r.finished_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT c.id, c.seq, 'succeeded', c.attempt, c.fence, :actor::text, NULL, c.finished_at
+      FROM closed c
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), remembered AS (
     INSERT INTO tocsin.last_successes AS l (trigger_id, run_id, nominal_at, finished_at)
     SELECT DISTINCT ON (c.trigger_id) c.trigger_id, c.id, c.nominal_at, c.finished_at

@@ -94,7 +94,12 @@ WITH instant AS (
            k.scope, k.at, k.not_after, k.at + k.deadline, k.max_attempts, k.depth, k.input, instant.now, :actor::text
       FROM asked k, instant
      WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
-    RETURNING id, available_at
+    RETURNING id, available_at, queued_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT i.id, 1, 'queued', 0, 0, :actor, 'event', i.queued_at
+      FROM inserted i
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), extended AS (
     UPDATE tocsin.runs r
        SET input = x.input, depth = greatest(r.depth, x.depth), available_at = x.at, effective_at = x.at,

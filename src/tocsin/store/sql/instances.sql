@@ -49,7 +49,8 @@ RETURNING i.stream
 -- name: adopt
 -- Of the runs that a process presents, those that are still its own, as its claim handed them out.
 SELECT r.id, r.trigger_id, t.name AS trigger, r.agent, r.kind, r.lane, r.fence, r.attempt, r.max_attempts, r.nominal_at,
-       r.effective_at, r.started_at, r.deadline_at, r.input, r.occurrence_key, r.scope IS NOT NULL AS scoped,
+       r.effective_at, r.available_at, r.started_at, r.deadline_at, r.input, r.occurrence_key,
+       r.scope IS NOT NULL AS scoped,
        t.status = 'waiting' AS rearms, l.run_id AS last_id, l.nominal_at AS last_nominal_at,
        l.finished_at AS last_finished_at, lr.output AS last_output
   FROM unnest(:ids::uuid[], :fences::bigint[]) AS g (id, fence)

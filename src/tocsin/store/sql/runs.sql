@@ -61,7 +61,13 @@ WITH instant AS (
            finished_at = CASE WHEN j.state = 'queued' THEN NULL ELSE instant.now END
       FROM judged j, instant
      WHERE r.id = j.id AND r.fence = j.fence AND r.holder IS NOT DISTINCT FROM j.holder
-    RETURNING r.id, r.fence, j.attempt, r.state, r.reason, r.trigger_id, r.agent, r.started_at, j.holder
+    RETURNING r.id, r.seq, r.fence, j.attempt, r.state, r.reason, r.trigger_id, r.agent, r.effective_at, r.started_at,
+              j.holder
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT s.id, s.seq, s.state, s.attempt, s.fence, :actor, s.reason, instant.now
+      FROM swept s, instant
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), past AS (
     INSERT INTO tocsin.past_transitions (run_id, seq, from_state, to_state, attempt, fence, actor, reason, at)
     SELECT s.id, e.seq, e.from_state, e.to_state, s.attempt, s.fence, e.actor, e.reason, e.at
@@ -93,10 +99,12 @@ WITH instant AS (
     ON CONFLICT DO NOTHING
     RETURNING pg_notify('tocsin', 'events settled')
 )
-SELECT s.id, s.fence, s.state, s.reason, s.agent, t.name AS trigger, s.holder,
+SELECT s.id, s.fence, s.attempt, s.state, s.reason, s.agent, t.name AS trigger, s.holder, s.effective_at, s.started_at,
+       instant.now AS at,
        CASE WHEN s.state = 'queued' THEN pg_notify('tocsin', 'runs ' || :actor) END AS hint
   FROM swept s
   JOIN tocsin.triggers t ON t.id = s.trigger_id
+ CROSS JOIN instant
 
 -- name: fence_uncancelled
 -- Close running runs that were asked to stop and did not within the agent's limit.
@@ -118,11 +126,19 @@ WITH instant AS (
            permit_scope = NULL, seq = r.seq + 1, ended_by = :actor::text, finished_at = instant.now
       FROM overdue o, instant
      WHERE r.id = o.id AND r.fence = o.fence AND r.holder IS NOT DISTINCT FROM o.holder
-    RETURNING r.id, r.fence, r.reason, r.trigger_id
+    RETURNING r.id, r.seq, r.fence, r.attempt, r.state, r.reason, r.trigger_id, r.agent, o.holder, r.effective_at,
+              r.started_at, r.finished_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT f.id, f.seq, 'cancelled', f.attempt, f.fence, :actor, f.reason, f.finished_at
+      FROM fenced f
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 )
-SELECT f.id, f.fence, f.reason, t.name AS trigger
+SELECT f.id, f.fence, f.attempt, f.state, f.reason, f.agent, t.name AS trigger, f.holder, f.effective_at, f.started_at,
+       instant.now AS at
   FROM fenced f
   JOIN tocsin.triggers t ON t.id = f.trigger_id
+ CROSS JOIN instant
 
 -- name: enqueue
 -- Runs asked for of one trigger, many at once. One row says how many are new; then one for each key seen before, with
@@ -156,7 +172,12 @@ WITH instant AS (
            instant.now, instant.now + t.deadline, t.max_attempts, k.input, instant.now, :actor::text
       FROM asked k, target t, instant
      WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
-    RETURNING id
+    RETURNING id, queued_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT i.id, 1, 'queued', 0, 0, :actor, :kind, i.queued_at
+      FROM inserted i
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), hint AS (
     SELECT count(*) AS created,
            CASE WHEN count(*) > 0 THEN pg_notify('tocsin', 'runs ' || :actor) END AS told
@@ -224,14 +245,23 @@ WITH instant AS (
     RETURNING id, trigger_id, agent, kind, lane, fence, attempt, max_attempts, nominal_at, effective_at, started_at,
               deadline_at, input, occurrence_key, scope IS NOT NULL AS scoped, state, priority, available_at,
               queued_at, holder
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT i.id, e.seq, e.to_state, e.seq - 1, e.seq - 1, e.actor, e.reason, i.queued_at
+      FROM inserted i
+     CROSS JOIN LATERAL (
+        VALUES (1, 'queued', :actor, 'manual'), (2, 'running', tocsin.actor_of(i.holder), NULL))
+        AS e (seq, to_state, actor, reason)
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch) AND (e.seq = 1 OR i.state = 'running')
 ), hint AS (
     SELECT pg_notify('tocsin', CASE i.state WHEN 'queued' THEN 'runs ' ELSE 'begun ' END || :actor) AS told
       FROM inserted i
 )
 SELECT i.id, j.trigger_id, j.name AS trigger, j.agent, i.kind, i.lane, i.fence, i.attempt, i.max_attempts,
-       i.nominal_at, i.effective_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped, false AS rearms,
+       i.nominal_at, i.effective_at, i.available_at, i.started_at, i.deadline_at, i.input, i.occurrence_key, i.scoped,
+       false AS rearms,
        l.run_id AS last_id, l.nominal_at AS last_nominal_at, l.finished_at AS last_finished_at,
-       lr.output AS last_output, i.state, i.priority, i.available_at, i.queued_at, i.holder,
+       lr.output AS last_output, i.state, i.priority, i.queued_at, i.holder,
        o.run_id AS former, h.told
   FROM judged j
   LEFT JOIN inserted i ON true
@@ -255,7 +285,12 @@ WITH instant AS (
            finished_at = instant.now
       FROM target t, instant
      WHERE r.id = t.id AND t.state = 'queued' AND r.state = 'queued'
-    RETURNING r.id
+    RETURNING r.id, r.seq, r.attempt, r.fence, r.finished_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT e.id, e.seq, 'cancelled', e.attempt, e.fence, :actor, :reason, e.finished_at
+      FROM ended e
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), asked AS (
     UPDATE tocsin.runs r
        SET cancel_requested_at = coalesce(r.cancel_requested_at, instant.now),
@@ -289,7 +324,12 @@ WITH instant AS (
       FROM instant
      WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL AND r.fence = 0
        AND r.kind = ANY (:kinds::text[])
-    RETURNING r.id
+    RETURNING r.id, r.seq, r.attempt, r.fence, r.finished_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT w.id, w.seq, 'skipped', w.attempt, w.fence, :actor, :reason, w.finished_at
+      FROM withdrawn w
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 )
 SELECT count(*) AS count FROM withdrawn
 
@@ -304,7 +344,12 @@ WITH instant AS (
       FROM instant
      WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL AND r.kind = 'backfill'
        AND starts_with(r.occurrence_key, :prefix::text)
-    RETURNING r.id
+    RETURNING r.id, r.seq, r.attempt, r.fence, r.finished_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT e.id, e.seq, 'cancelled', e.attempt, e.fence, :actor, 'cancelled', e.finished_at
+      FROM ended e
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 ), audited AS (
     INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
     SELECT instant.now, :actor, 'cancelled', 'backfill', t.name, :backfill::uuid, jsonb_build_object('runs', e.count)
@@ -323,7 +368,12 @@ WITH ended AS (
        SET state = 'cancelled', reason = 'withdrawn', seq = r.seq + 1, ended_by = :actor::text,
            finished_at = coalesce(:now::timestamptz, now())
      WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL
-    RETURNING r.id
+    RETURNING r.id, r.seq, r.attempt, r.fence, r.finished_at
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT e.id, e.seq, 'cancelled', e.attempt, e.fence, :actor, 'withdrawn', e.finished_at
+      FROM ended e
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch)
 )
 SELECT count(*) AS count FROM ended
 

@@ -78,7 +78,17 @@ WITH instant AS (
            CASE WHEN j.begun THEN instant.now END
       FROM judged j, instant
      WHERE (j.id IN (SELECT f.run_id FROM fresh f)) IS TRUE
-    RETURNING id, trigger_id, state, max_attempts, started_at, deadline_at, input, scope IS NOT NULL AS scoped
+    RETURNING id, trigger_id, state, lane, holder, max_attempts, queued_at, started_at, deadline_at, input,
+              scope IS NOT NULL AS scoped
+), fed AS (
+    INSERT INTO tocsin.feed (run_id, seq, to_state, attempt, fence, actor, reason, at)
+    SELECT i.id, e.seq, e.to_state, e.seq - 1, e.seq - 1, e.actor, e.reason, i.queued_at
+      FROM inserted i
+     CROSS JOIN LATERAL (
+        VALUES (1, 'queued', :actor, CASE i.lane WHEN 'late' THEN 'caught_up' ELSE 'due' END),
+               (2, 'running', tocsin.actor_of(i.holder), NULL))
+        AS e (seq, to_state, actor, reason)
+     WHERE EXISTS (SELECT FROM tocsin.feed_switch) AND (e.seq = 1 OR i.state = 'running')
 ), extended AS (
     UPDATE tocsin.skips s
        SET last_at = k.last_at, count = s.count + k.count, decided_at = instant.now

@@ -1,0 +1,103 @@
+"""What has changed of a run between two looks, and how it is told."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tocsin.cli.exits import code_of
+from tocsin.cli.watching import ENDS, changes, told
+from tocsin.domain.errors import HubUnavailable
+from tocsin.domain.run import TERMINAL
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RUN = UUID(int=7)
+
+
+def a_run(*states: str, attempts: tuple[dict[str, Any], ...] = (), **fields: Any) -> dict[str, Any]:
+    trail = [
+        {"seq": seq, "to_state": state, "attempt": 1, "fence": 1, "reason": None, "actor": "x", "at": AT}
+        for seq, state in enumerate(states, 1)
+    ]
+    known = {"id": RUN, "state": states[-1] if states else "queued", "queued_at": AT, "reason": None, "error": None}
+    return {
+        **known,
+        "output": None,
+        "cancel_requested_at": None,
+        "transitions": trail,
+        "attempts": list(attempts),
+    } | fields
+
+
+def an_attempt(fence: int = 1, **fields: Any) -> dict[str, Any]:
+    silent = {"progress": None, "fraction": None, "progress_at": None, "usage": None, "log": None}
+    return {"fence": fence, "attempt": fence} | silent | fields
+
+
+def kinds(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+    return [str(change.get("state") or change["change"]) for change in changes(before, now)]
+
+
+def test_only_what_is_new_is_told_and_the_end_last() -> None:
+    first = a_run("queued", "running", attempts=(an_attempt(progress="one", fraction=0.5),))
+    assert kinds(None, first) == ["queued", "running", "progress"]
+    assert kinds(first, first) == []
+    last = a_run(
+        "queued",
+        "running",
+        "succeeded",
+        attempts=(an_attempt(progress="two", usage=[{"model": "m", "n": 1}], log="a\nb\n"),),
+        output={"x": 1},
+    )
+    found = list(changes(first, last))
+    assert [change["change"] for change in found] == ["progress", "log", "log", "usage", "state"]
+    assert [change["line"] for change in found if "line" in change] == ["a", "b"]
+    assert (found[-1]["state"], found[-1]["output"], found[-1]["error"]) == ("succeeded", {"x": 1}, None)
+
+
+def test_a_line_of_a_log_is_told_once() -> None:
+    before = a_run("queued", "running", attempts=(an_attempt(log="a"),))
+    now = a_run("queued", "running", attempts=(an_attempt(log="a\nb"), an_attempt(2, log="c")))
+    assert [(change["attempt"], change["line"]) for change in changes(before, now)] == [(1, "b"), (2, "c")]
+
+
+def test_that_it_was_asked_to_stop_is_told_once() -> None:
+    asked = a_run("queued", "running", cancel_requested_at=AT)
+    assert kinds(a_run("queued", "running"), asked) == ["cancel_requested"]
+    assert kinds(asked, asked) == []
+
+
+def test_a_run_whose_trail_is_gone_is_told_by_its_state() -> None:
+    assert kinds(None, a_run(state="failed", error="E: x")) == ["failed"]
+    assert next(changes(None, a_run(state="failed", error="E: x")))["error"] == "E: x"
+
+
+def test_every_end_has_a_code_and_they_differ() -> None:
+    assert set(ENDS) == {state.value for state in TERMINAL}
+    assert len(set(ENDS.values())) == len(ENDS)
+    assert code_of(HubUnavailable("x")) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"change": "progress", "at": AT, "progress": "a\nb", "fraction": 0.5},
+            "2026-03-01 12:00:00Z  progress    a b 50%",
+        ),
+        ({"change": "log", "at": None, "line": "hello"}, "                      log         hello"),
+        ({"change": "usage", "at": None, "usage": [{"n": 1}]}, '                      usage       [{"n":1}]'),
+        ({"change": "cancel_requested", "at": AT}, "2026-03-01 12:00:00Z  cancel requested"),
+        (
+            {"change": "state", "at": AT, "state": "failed", "error": "ValueError: one\n\ttwo", "reason": None},
+            "2026-03-01 12:00:00Z  failed      ValueError: one two",
+        ),
+        (
+            {"change": "state", "at": AT, "state": "running", "attempt": 2, "reason": None},
+            "2026-03-01 12:00:00Z  running     attempt 2",
+        ),
+    ],
+)
+def test_a_change_is_one_line(fields: dict[str, Any], line: str) -> None:
+    assert told({"run": RUN, **fields}) == line
