@@ -1,6 +1,7 @@
 """The pool, transactions, and the one place where the driver's errors become ours."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -53,6 +54,8 @@ _UNREACHABLE: Final = (
 _LOST: Final = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
 """Of these, what speaks of a session's way to the server, and so of the way of every other."""
 
+_VALUE: Final = re.compile(r"[:\"']")
+
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
@@ -77,9 +80,9 @@ def _line(error: BaseException) -> str:
 
 
 def _without_values(error: BaseException) -> str:
-    """Its line. Where a value is at fault the line would repeat it, and it may be a secret: then its kind."""
+    """Its line; where a value is at fault without what follows a colon or a quote: that is the value."""
     if isinstance(error, asyncpg.exceptions.DataError):
-        return f"{type(error).__name__} ({error.sqlstate})"
+        return f"{_VALUE.split(_line(error), maxsplit=1)[0].strip()} ({type(error).__name__})"
     return _line(error)
 
 

@@ -143,7 +143,7 @@ async def test_what_the_database_refuses_is_told_without_the_value(world: World)
     assert (answer.status, answer.code) == (500, "statement_refused")
     assert answer.json["detail"] == "something went wrong here; the hub's log says what"
     (fields,) = [fields for event, fields in log.events if event == "http.failed"]
-    assert "fire: InvalidTextRepresentationError (22P02)" in fields["error"]
+    assert "fire: invalid input syntax for type integer (InvalidTextRepresentationError)" in fields["error"]
     assert PLANTED not in f"{answer} {log.events}"
 
 
