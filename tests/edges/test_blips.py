@@ -27,7 +27,7 @@ BUSY: Final = 600 * SCALE
 BREAK: Final = 60 * SCALE
 CALM: Final = (BUSY - 3 * BREAK) / 4
 SUSPECT_AFTER: Final = max(2.0, 20 * SCALE)
-DEAD_AFTER: Final = max(9.0, 90 * SCALE)
+DEAD_AFTER: Final = max(15.0, 90 * SCALE)
 SWEEP_EVERY: Final = 5 * SCALE
 
 Ledger = Callable[[], list[dict[str, Any]]]

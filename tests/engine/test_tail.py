@@ -287,9 +287,10 @@ async def test_a_reader_that_falls_behind_what_is_remembered_is_too_slow_and_goe
         await follower.begin()
         pieces = follower.pieces()
         [still] = spoken(await anext(pieces))
+        keeping_up = asyncio.create_task(take(quick, 50))
         for _ in range(10):
             await fire(5)
-        await take(quick, 50)
+        await keeping_up
         with pytest.raises(StopAsyncIteration):
             await anext(pieces)
         assert follower.ended == "slow"

@@ -367,7 +367,7 @@ async def test_a_caller_s_trace_and_the_run_s_point_at_each_other(dsn: str, cont
     database = Database(dsn, size=2)
     try:
         async with serving(dsn, {"agent": no_agent}, traced) as replica:
-            app = api_of(
+            app, _ = api_of(
                 database=database,
                 replica=replica,
                 watching=traced.watching,
