@@ -1,12 +1,14 @@
 -- name: list_audit
--- Who did what, the latest first, before a given record (one that is forgotten has none before it); the filters stand in one CASE, as in list_runs.
+-- Who did what, the latest first, before a given record; one that is forgotten has none before it. The filters stand
+-- in one CASE, as in list_runs.
 WITH last AS (
     SELECT coalesce(max(o.at), '-infinity') AS at FROM tocsin.audit o WHERE o.id = :before::bigint
 )
 SELECT a.id, a.at, a.actor, a.action, a.kind, a.target, a.target_id, a.detail
   FROM tocsin.audit a
  WHERE a.at BETWEEN coalesce(:since::timestamptz, '-infinity')
-                AND least(:until::timestamptz, CASE WHEN :before IS NOT NULL THEN (SELECT l.at FROM last l) END, 'infinity')
+                AND least(:until::timestamptz, 'infinity',
+                          CASE WHEN :before IS NOT NULL THEN (SELECT l.at FROM last l) END)
    AND CASE WHEN a.at = (SELECT l.at FROM last l) AND a.id >= :before THEN false
             WHEN a.actor <> :actor::text THEN false
             WHEN a.action <> :action::text THEN false
@@ -23,7 +25,8 @@ SELECT a.id, a.at, a.actor, a.action, a.kind, a.target, a.target_id, a.detail
   FROM tocsin.audit a
  WHERE a.target = :trigger::text
    AND a.at BETWEEN coalesce(:since::timestamptz, '-infinity')
-                AND least(:until::timestamptz, CASE WHEN :before IS NOT NULL THEN (SELECT l.at FROM last l) END, 'infinity')
+                AND least(:until::timestamptz, 'infinity',
+                          CASE WHEN :before IS NOT NULL THEN (SELECT l.at FROM last l) END)
    AND CASE WHEN a.kind NOT IN ('trigger', 'run', 'backfill') THEN false
             WHEN a.at = (SELECT l.at FROM last l) AND a.id >= :before THEN false
             WHEN a.actor <> :actor::text THEN false
