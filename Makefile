@@ -5,8 +5,9 @@ SEED ?= 1
 FAULTS ?=
 SECONDS ?= 48
 MINUTES ?= 60
+TRIGGERS ?= 1000
 
-.PHONY: check test demo bench bench-quick fmt chaos chaos-long blips
+.PHONY: check test demo bench bench-quick fmt chaos chaos-long edits blips
 
 check test demo bench fmt:
 	$(PYTHON) dev.py $@ $(ARGS)
@@ -18,6 +19,10 @@ chaos:
 # Every fault alone, then mixes, seed after seed.
 chaos-long:
 	$(PYTHON) dev.py chaos long "$(MINUTES)"
+
+# Many clients edit a thousand triggers of one second, over HTTP and two replicas.
+edits:
+	$(PYTHON) dev.py chaos edits "$(SEED)" "$(TRIGGERS)" "$(SECONDS)"
 
 # A healthy agent through ten minutes with three breaks of 60 s; the suite has a twentieth of it.
 blips:

@@ -7,6 +7,7 @@ MODULES = (
     "benchmarks.cron",
     "benchmarks.startup",
     "benchmarks.engine",
+    "benchmarks.listing",
     "benchmarks.agents",
     "benchmarks.stream",
     "benchmarks.peers",

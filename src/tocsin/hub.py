@@ -156,6 +156,7 @@ class Replica:
             time=self._time,
             log=log,
             keep=settings.retention,
+            keep_audit=settings.audit_retention,
             keep_feed=settings.feed_retention,
         )
 

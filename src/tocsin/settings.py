@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     batch: int = Field(default=500, ge=1, le=5_000)
     slots: int = Field(default=100, ge=1, le=10_000)
     retention: Duration = timedelta(days=30)
+    audit_retention: Duration = timedelta(days=365)
     metrics_triggers: int = Field(default=200, ge=0, le=10_000)
     feed_retention: Duration = timedelta(minutes=15)
     streams: int = Field(default=500, ge=0, le=900)
@@ -202,7 +203,6 @@ def contradictions(settings: Settings) -> list[str]:
             "TOCSIN_KEY and TOCSIN_KEY_FILE exclude each other: unset one of them",
         ),
         (settings.lease < timedelta(seconds=1), f"TOCSIN_LEASE={format_duration(settings.lease)} must be at least 1s"),
-        (settings.retention < timedelta(hours=1), "TOCSIN_RETENTION must be at least 1h"),
         (
             # A retention that is too short is told of itself.
             not timedelta(minutes=1) <= settings.feed_retention <= max(settings.retention, timedelta(hours=1)),
@@ -210,6 +210,9 @@ def contradictions(settings: Settings) -> list[str]:
             f"TOCSIN_RETENTION={format_duration(settings.retention)}",
         ),
     ]
+    for name in ("retention", "audit_retention"):
+        kept: timedelta = getattr(settings, name)
+        rules.append((kept < timedelta(hours=1), f"TOCSIN_{name.upper()} must be at least 1h"))
     for name in ("renew_every", "sweep_every", "poll_every"):
         value: timedelta = getattr(settings, name)
         rules.append((value < timedelta(milliseconds=50), f"TOCSIN_{name.upper()} must be at least 50ms"))

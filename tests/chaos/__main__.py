@@ -2,6 +2,7 @@
 
 one SEED [FAULTS] [SECONDS]         one course, with its report; FAULTS are ids with commas between them
 long [MINUTES]                      every fault alone, then mixes, until each crash point was hit often enough
+edits [SEED] [TRIGGERS] [SECONDS]   a storm of edits over HTTP on triggers of one second
 sabotage [--write | NAME …]         which invariant notices which guard's absence; the table of docs/protocol.md
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from tests.chaos import edits as storm
 from tests.chaos.catalogue import OF_INSTANCES, OWN, absent, catalogue
 from tests.chaos.course import Course, Verdict, run
 from tests.chaos.points import POINTS
@@ -53,6 +55,15 @@ def one(seed: int, faults: str, seconds: float) -> int:
     verdict = asyncio.run(in_memory(Course(seed=seed, faults=faults.split(",") if faults else MIX, seconds=seconds)))
     say(str(verdict))
     return int(not verdict.clean)
+
+
+def edits(seed: int, triggers: int, seconds: float) -> int:
+    """1 when a promise was broken, or an answer was one that may not be."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="tocsin-chaos-", dir=memory if memory.is_dir() else None) as place:
+        outcome = asyncio.run(storm.run(storm.Storm(seed=seed, triggers=triggers, seconds=seconds), Path(place)))
+    say(str(outcome))
+    return int(not outcome.clean)
 
 
 def long(minutes: float) -> int:
@@ -138,6 +149,9 @@ def main(arguments: list[str]) -> int:
             return one(int(seed), rest[0] if rest else "", float(rest[1]) if len(rest) > 1 else 45)
         case ["long", *minutes]:
             return long(float(minutes[0]) if minutes else 60)
+        case ["edits", *rest]:
+            seed, triggers, seconds = [*rest, *("1", "1000", "20")[len(rest) :]][:3]
+            return edits(int(seed), int(triggers), float(seconds))
         case ["sabotage", "--write"]:
             return sabotage([], write=True)
         case ["sabotage", *names]:

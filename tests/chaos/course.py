@@ -124,7 +124,7 @@ async def run(course: Course, place: Path) -> Verdict:
             calling.cancel()
             await _calm(fleet, course)
             looking.cancel()
-        logs = await _logs(fleet, database, onlooker)
+        logs = await logs_of(fleet, database, onlooker)
         points = crash_points_hit(fleet)
     return Verdict(course=course, logs=logs, violations=check(logs), did=did, broken=broken, points=points)
 
@@ -181,8 +181,8 @@ async def _calm(fleet: Fleet, course: Course) -> None:
     await fleet.for_a_while(course.calm)
 
 
-async def _logs(fleet: Fleet, database: Database, onlooker: Onlooker) -> Logs:
-    """All four logs, up to one snapshot of the database."""
+async def logs_of(fleet: Fleet, database: Database, onlooker: Onlooker, *, connections: int = 12) -> Logs:
+    """All four logs, up to one snapshot of the database. connections: that may be open for each replica."""
     until, tables, changes = await audit.snapshot(database)
     clock = Clock(onlooker.ticks)
     entries = [
@@ -206,6 +206,7 @@ async def _logs(fleet: Fleet, database: Database, onlooker: Onlooker) -> Logs:
             drain=timedelta(seconds=DRAIN),
             late=timedelta(seconds=2) * PATIENCE,
             busy=timedelta(seconds=1) * PATIENCE,
+            connections=connections,
             executors=executors,
         ),
         until=until,

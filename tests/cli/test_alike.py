@@ -195,6 +195,12 @@ DONE = [
         ),
     ),
     Case(
+        "audit",
+        lambda c, i: c.audit(limit=50, trigger=i.t),
+        ("GET", "/v1/audit", {"query": {"trigger": "{t}"}}),
+        "audit --trigger {t}",
+    ),
+    Case(
         "decisions",
         lambda c, i: c.insight.decisions(limit=50),
         ("GET", "/v1/decisions", {}),
@@ -380,7 +386,7 @@ async def _now(make: Callable[[], object]) -> object:
 
 VOLATILE = {"id", "key", "created_at", "changed_at", "created_by", "queued_at", "nominal_at", "effective_at", "at",
             "available_at", "paused_at", "next_at", "wake_at", "since", "until", "now", "finished_at", "actor",
-            "after", "source", "decided_at", "renewed_at", "expires_at"}  # fmt: skip
+            "after", "source", "decided_at", "renewed_at", "expires_at", "target_id"}  # fmt: skip
 """What differs between two askings: ids, instants, and who asked."""
 
 

@@ -1,10 +1,12 @@
 """Every command that asks the database, from declaring an app to what became of its runs."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from tests.cli.conftest import Answer, Hub
@@ -344,3 +346,32 @@ def test_unknown_keys_and_bad_values_are_told_together(tocsin: Tocsin, place: Pa
     answer = tocsin("run", "list")
     assert answer.code == 2
     assert [name in line for name, line in zip(("hub.slot", "BATCH"), answer.lines, strict=True)] == [True, True]
+
+
+def test_all_processes_are_listed_however_many_there_are(
+    declared: Tocsin, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin.cli.listing.DEFAULT_LIMIT", 6)
+
+    async def made() -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(
+            "INSERT INTO tocsin.replicas (id, name, version, agents, slots, started_at)"
+            " SELECT gen_random_uuid(), 'r-' || n, '0', '{}', 1, now() FROM generate_series(1, 7) n;"
+            "INSERT INTO tocsin.leases (holder, expires_at, renewed_at, ended_at, end_reason)"
+            " SELECT id, now(), now(), CASE WHEN name > 'r-5' THEN now() END, CASE WHEN name > 'r-5' THEN 'lost' END"
+            " FROM tocsin.replicas"
+        )
+        await connection.close()
+
+    asyncio.run(made())
+
+    def listed(*words: str) -> list[str]:
+        return sorted(row["name"] for row in declared("replica", "list", "--json", *words).objects)
+
+    assert listed() == [f"r-{number}" for number in range(1, 6)]
+    assert listed("--all") == [f"r-{number}" for number in range(1, 8)]
+    assert len(listed("--all", "--limit", "3")) == 3
+    assert declared("replica", "list", "--limit", "3").lines == ["tocsin: 3 shown; --limit shows more"]
+    assert declared("replica", "list", "--all").lines == []
+    assert declared("replica", "show", "r-6", "--json").objects[0]["state"] == "lost"

@@ -351,6 +351,7 @@ async def test_the_pruner_forgets_the_feed_and_switches_it_off(world: World) -> 
         time=peer.time,
         log=peer.log,
         keep=timedelta(days=1),
+        keep_audit=timedelta(days=365),
         keep_feed=timedelta(minutes=15),
     )
     await feed.want()

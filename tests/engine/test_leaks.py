@@ -319,6 +319,7 @@ async def test_a_pruners_step(world: World, peer: Peer) -> None:
         time=peer.time,
         log=peer.log,
         keep=MINUTE,
+        keep_audit=MINUTE,
         keep_feed=MINUTE,
     )
     peer.time.learn(world.clock.now(), asked_at=world.clock.monotonic())

@@ -18,7 +18,7 @@ SOURCE: Final = Path(tocsin.__file__).parent
 RUNS: Final = 200_000
 TRIGGERS: Final = 50_000
 EVENTS: Final = 50_000
-GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events", "feed"}
+GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events", "feed", "audit"}
 
 #: Hot block → the indexes by which it reaches the large tables.
 HOT: Final[dict[str, set[str]]] = {
@@ -59,12 +59,16 @@ HOT: Final[dict[str, set[str]]] = {
     "withdraw": {"runs_queued"},
     "list_runs": {"runs_pkey"},
     "why": {"occurrences_instant", "occurrences_key", "runs_pkey"},
+    "list_changes": {"audit_target"},
+    "change_triggers": {"triggers_pkey"},
+    "set_paused": {"triggers_pkey"},
 }
 
 #: Index → the columns without which it would be walked from end to end.
 REACHED_BY: Final = {
     "runs_pkey": ["id"],
     "runs_queued": ["trigger_id"],
+    "runs_unsuccessful": ["state"],
     "occurrences_instant": ["trigger_id"],
     "occurrences_key": ["trigger_id"],
     "runs_ready": ["agent", "lane"],
@@ -239,7 +243,7 @@ async def test_a_look_at_the_feed_reaches_only_what_was_not_seen(
     assert all("xid" in node["Index Cond"] for node in looked)
 
 
-@pytest.mark.parametrize("name", ["list_runs", "list_triggers"])
+@pytest.mark.parametrize("name", ["list_runs", "list_triggers", "list_audit", "list_audit_of"])
 @pytest.mark.parametrize("is_analysed", [False, True])
 async def test_a_page_is_walked_in_order_and_not_collected(
     full: "asyncpg.Connection[asyncpg.Record]", name: str, is_analysed: bool
@@ -248,6 +252,20 @@ async def test_a_page_is_walked_in_order_and_not_collected(
         await full.execute("ANALYZE")
     nodes = await plan_of(full, name)
     assert not {node["Node Type"] for node in nodes} & {"Sort", "Incremental Sort", "Bitmap Heap Scan", "Seq Scan"}
+
+
+@pytest.mark.parametrize("is_analysed", [False, True])
+async def test_runs_that_did_not_succeed_are_found_by_how_they_ended(
+    full: "asyncpg.Connection[asyncpg.Record]", is_analysed: bool
+) -> None:
+    if is_analysed:
+        await full.execute("ANALYZE")
+    nodes = await plan_of(full, "list_unsuccessful_runs")
+    found = {node["Index Name"]: node.get("Index Cond", "") for node in nodes if "Index Name" in node}
+    assert {"runs_unsuccessful", "runs_running", "runs_queued", "runs_pkey"} <= set(found)
+    assert "state" in found["runs_unsuccessful"]
+    assert "id <" in found["runs_unsuccessful"]
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes if node.get("Relation Name") in GUARDED}
 
 
 @pytest.mark.parametrize("name", ["settle", "settle_plain", "report"])

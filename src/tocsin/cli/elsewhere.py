@@ -20,7 +20,7 @@ class Roster:
         self._client = client
 
     async def instances(self, *, limit: int, everything: bool = False) -> list[Row]:
-        return [dict(row) for row in await self._client.instances(limit=min(limit, MOST_ROWS), everything=everything)]
+        return await _collected(self._client.instances(limit=limit, everything=everything))
 
     async def instance(self, name: str) -> Row:
         return dict(await self._client.instance(name))
@@ -101,6 +101,23 @@ class Elsewhere:
     ) -> Row:
         return dict(await self._client.why(name, since=since, until=until, limit=min(limit, MOST_ROWS)))
 
+    async def audit(
+        self,
+        *,
+        limit: int,
+        trigger: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+    ) -> list[Row]:
+        return await _collected(
+            self._client.audit(
+                trigger=trigger, actor=actor, action=action, since=since, until=until, before=before, limit=limit
+            )
+        )
+
     async def runs(
         self,
         *,
@@ -136,7 +153,7 @@ class Elsewhere:
         return dict(await self._client.agent(name))
 
     async def replicas(self, *, limit: int, everything: bool = False) -> list[Row]:
-        return [dict(row) for row in await self._client.replicas(limit=min(limit, MOST_ROWS), everything=everything)]
+        return await _collected(self._client.replicas(limit=limit, everything=everything))
 
     async def replica(self, name: str) -> Row:
         return dict(await self._client.replica(name))

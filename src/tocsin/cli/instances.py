@@ -10,6 +10,8 @@ from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.output import between, emit, instant, length, print_fields, print_table
 
+MOST = 100_000
+
 Name = Annotated[str, typer.Argument(help="An instance's name or id.", autocompletion=completion.instances)]
 
 
@@ -26,7 +28,7 @@ def list_instances(
     json: JsonFlag = False,
 ) -> None:
     """Instances, newest first, with their state, and why they are suspected; the gone with --all."""
-    run_async(_list(limit_of(limit), everything, json))
+    run_async(_list(MOST if everything and limit is None else limit_of(limit), everything, json))
 
 
 async def _list(limit: int, everything: bool, json: bool) -> None:

@@ -63,6 +63,18 @@ class Operations(Protocol):
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
     ) -> Row: ...
 
+    async def audit(
+        self,
+        *,
+        limit: int,
+        trigger: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+    ) -> list[Row]: ...
+
     async def runs(
         self,
         *,

@@ -10,6 +10,7 @@ import typer
 from tocsin.cli import completion
 from tocsin.cli.admin import add_to as add_admin
 from tocsin.cli.agents import commands as agent_commands
+from tocsin.cli.audit import add_to as add_audit
 from tocsin.cli.connection import GIVEN_URL
 from tocsin.cli.crontab import commands as import_commands
 from tocsin.cli.exits import DONE, INTERRUPTED, REFUSED, code_of, lines_of, say
@@ -45,6 +46,7 @@ def program() -> typer.Typer:
     add_work(app)
     add_admin(app)
     add_schedules(app)
+    add_audit(app)
     completion.add_to(app)
     app.add_typer(trigger_commands(), name="trigger", help="Triggers: what is called, and when.")
     app.add_typer(run_commands(), name="run", help="Runs: what was called, and how it ended.")

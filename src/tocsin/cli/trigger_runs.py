@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tocsin.cli import trigger_options as given
+from tocsin.cli.audit import what_of
 from tocsin.cli.connection import opened, run_async
 from tocsin.cli.exits import DONE
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
@@ -80,7 +81,7 @@ def why(
     limit: Limit = None,
     json: JsonFlag = False,
 ) -> None:
-    """Why did it run, or not? Every decision on record."""
+    """Why did it run, or not? Every decision on record, and who changed or paused it."""
     run_async(_why(name, since, until, limit_of(limit), json))
 
 
@@ -90,7 +91,7 @@ async def _why(name: str, since: str | None, until: str | None, limit: int, json
     async with opened() as control:
         answer = await control.why(name, since=first, until=last, limit=limit)
     if json:
-        emit({"trigger": answer["trigger"], "standing": answer["standing"]})
+        emit({name: answer[name] for name in ("trigger", "standing", "changes")})
         for decision in answer["decisions"]:
             emit({"trigger": name, **decision})
         return
@@ -112,6 +113,16 @@ async def _why(name: str, since: str | None, until: str | None, limit: int, json
         ],
         empty="no decision on record in that range",
     )
+    if answer["changes"]:
+        typer.echo("")
+        print_table(
+            ["changed (UTC)", "what", "by", "detail"],
+            [
+                (instant(change["at"]), change["action"], change["actor"], what_of(change))
+                for change in answer["changes"]
+            ],
+            empty="",
+        )
     tell_cut(len(answer["decisions"]), limit, "--limit or --since shows more")
 
 

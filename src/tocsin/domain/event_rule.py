@@ -223,7 +223,7 @@ def _length(name: str, length: str | float | timedelta | None) -> timedelta | No
 
 def _check_pattern(name: str, pattern: object) -> None:
     if not isinstance(pattern, str) or not pattern or not pattern.isprintable():
-        raise BadInput(f"{name}: must be a text on one line, such as com.github.push or com.github.*")
+        raise BadInput(f"{name} {pattern!r}: must be a text, such as com.github.push or com.github.*")
     if len(pattern) > MAX_ATTRIBUTE:
         raise BadInput(f"{name}: at most {MAX_ATTRIBUTE} characters, this has {len(pattern)}")
     if len(re.findall(r"\*+", pattern)) > 10:

@@ -6,7 +6,7 @@ larger one. What is left is linear in the value for each part of the expression,
 Source: the JMESPath specification, https://jmespath.org/specification.html; docs/decisions/0016-jmespath.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -48,8 +48,9 @@ def check_expression(what: str, text: object) -> str:
     Raises: BadInput, naming ``what``.
     """
     if not isinstance(text, str) or not text.strip():
-        # What is no text is no expression but perhaps an input, and not repeated.
-        raise BadInput(f"{what}: must be a JMESPath expression, such as data.repository.name")
+        # An object is an input in the wrong place, which may hold secrets, and not repeated.
+        told = "an object or a list" if isinstance(text, Mapping | list | tuple) else repr(text)
+        raise BadInput(f"{what} {told}: must be a JMESPath expression, such as data.repository.name")
     if len(text) > MAX_LENGTH:
         raise BadInput(f"{what}: at most {MAX_LENGTH} characters, this has {len(text)}")
     try:

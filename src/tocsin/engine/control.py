@@ -16,6 +16,7 @@ from tocsin.domain.event import Event
 from tocsin.domain.run import TERMINAL, RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring
+from tocsin.engine.audit import Audit
 from tocsin.engine.desk import Desk
 from tocsin.engine.editing import Editing, Versions
 from tocsin.engine.emitting import Emitting
@@ -64,6 +65,7 @@ class Control:
         self.roster = Roster(database=database, clock=clock)
         self.keys = Keys(database=database, clock=clock, actor=actor)
         self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
+        self._audit = Audit(database=database)
         self._editing = Editing(database=database, triggers=self._triggers)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
         self._emitting = Emitting(
@@ -190,13 +192,13 @@ class Control:
         """
         row = await self._row(name)
         try:
-            wanted = str(UUID(backfill))
+            wanted = UUID(backfill)
         except ValueError:
             raise BadInput(f"backfill {backfill!r}: must be the UUID that `tocsin trigger backfill` told") from None
         count = await self._runs.cancel_backfill(row.id, wanted)
         if count is None:
             raise NotFound("backfill", wanted, see=f"run list --trigger {name}")
-        return {"trigger": name, "id": wanted, "cancelled": count}
+        return {"trigger": name, "id": str(wanted), "cancelled": count}
 
     async def runs(
         self,
@@ -263,7 +265,8 @@ class Control:
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
     ) -> dict[str, Any]:
-        """Why a trigger did or did not run: how it stands now, and every recorded decision in the range.
+        """Why a trigger did or did not run: how it stands now, every recorded decision in the range, and what was done
+        to it then, the pauses that stood as the range began included.
 
         The range defaults to the last 24 hours.
         """
@@ -277,7 +280,32 @@ class Control:
             "until": until,
             "standing": standing(row, agents[0] if agents else None),
             "decisions": decisions,
+            "changes": await self._audit.changes(row, since=since, until=until, limit=limit),
         }
+
+    async def audit(
+        self,
+        *,
+        limit: int,
+        trigger: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Who did what, when, to which thing, the latest first.
+
+        trigger: also one that was deleted, with its runs and backfills. before: the ``id`` of the last one in hand.
+
+        Raises: BadInput; NotFound, for a trigger that was never heard of.
+        """
+        rows = await self._audit.page(
+            limit=limit, trigger=trigger, actor=actor, action=action, since=since, until=until, before=before
+        )
+        if trigger is not None and not rows and await self._triggers.id_ever(trigger) is None:
+            raise await self._no_trigger(trigger)
+        return rows
 
     # --- agents, replicas
 
@@ -291,16 +319,22 @@ class Control:
             raise NotFound("agent", name)
         return agent_view(rows[0])
 
-    async def replicas(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
-        """Newest first; ``everything`` includes those that have ended."""
-        return [replica_view(row) for row in await self._leases.page(limit=limit, everything=everything)]
+    async def replicas(
+        self, *, limit: int, everything: bool = False, before: tuple[datetime, UUID] | None = None
+    ) -> list[dict[str, Any]]:
+        """Newest first; ``everything`` includes those that have ended.
+
+        before: ``started_at`` and ``id`` of the last one in hand.
+        """
+        rows = await self._leases.page(limit=limit, everything=everything, before=before)
+        return [replica_view(row) for row in rows]
 
     async def replica(self, name: str) -> dict[str, Any]:
-        """By id or name. Raises: NotFound."""
-        for row in await self._leases.page(limit=10_000, everything=True):
-            if name in (str(row["id"]), row["name"]):
-                return replica_view(row)
-        raise NotFound("replica", name)
+        """By id or name; of several of one name the newest. Raises: NotFound."""
+        rows = await self._leases.page(limit=1, everything=True, name=name)
+        if not rows:
+            raise NotFound("replica", name)
+        return replica_view(rows[0])
 
     async def summary(self, since: datetime) -> dict[str, Any]:
         """Runs queued since an instant by how they ended, skips by reason, lateness in seconds."""

@@ -15,6 +15,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from tocsin.declared import App
+from tocsin.domain.audit import Action
 from tocsin.domain.errors import BadInput
 from tocsin.domain.planning import Cursor, Plan, Skip, account, first_plan, plan
 from tocsin.domain.run import SkipReason
@@ -96,7 +97,7 @@ async def _prune(session: Session, triggers: Triggers, app: App) -> list[str]:
                     continue
                 await withdraw_due(session, triggers, locked)
                 await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=ALL_KINDS)
-                await triggers.delete(session, row.id)
+                await triggers.delete(session, row.id, action=Action.PRUNED)
                 pruned.append(row.name)
     return pruned
 

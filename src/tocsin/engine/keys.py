@@ -88,7 +88,7 @@ class Keys:
 
         Raises: NotFound.
         """
-        if not await self._rows.revoke(name):
+        if not await self._rows.revoke(name, actor=self._actor):
             raise NotFound("key", name)
 
     async def are_asked_for(self) -> bool:

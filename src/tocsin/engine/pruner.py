@@ -1,7 +1,7 @@
 """Forgets what is older than the retention, in bounded batches, and never a trigger's last success.
 
-Answers that are kept for those who ask again go after a day, whatever the retention. The feed has a retention of its
-own; after which it is switched off, too, if nobody has wanted it since.
+Answers that are kept for those who ask again go after a day, whatever the retention. The audit has a retention
+of its own. So has the feed, after which it is switched off, too, if nobody has wanted it since.
 
 Writes: one delete a batch; a crash between batches leaves the rest for the next round.
 """
@@ -22,6 +22,8 @@ BREATH: Final = 0.05
 
 
 class Pruner:
+    """keep: how long ended runs and decisions stay; keep_audit: how long who did what."""
+
     name = "pruner"
 
     def __init__(
@@ -33,6 +35,7 @@ class Pruner:
         time: DatabaseTime,
         log: Log,
         keep: timedelta,
+        keep_audit: timedelta,
         keep_feed: timedelta,
     ) -> None:
         self._retention = retention
@@ -41,6 +44,7 @@ class Pruner:
         self._time = time
         self._log = log
         self._keep = keep
+        self._keep_audit = keep_audit
         self._keep_feed = keep_feed
 
     def rest(self) -> float | None:
@@ -48,7 +52,7 @@ class Pruner:
 
     async def run_once(self) -> bool:
         now = self._time.now()
-        if now is None or now - self._keep < datetime(1970, 1, 2, tzinfo=UTC):
+        if now is None or now - max(self._keep, self._keep_audit) < datetime(1970, 1, 2, tzinfo=UTC):
             return False
         before = now - self._keep
         runs = await self._retention.prune_runs(before, batch=BATCH)
@@ -58,7 +62,9 @@ class Pruner:
         if BATCH in (runs, events, await self._prune_feed(now - self._keep_feed)):
             await self._clock.sleep(BREATH)
             return True
-        if await self._retention.prune_answers(now, batch=BATCH) == BATCH:
+        answers = await self._retention.prune_answers(now, batch=BATCH)
+        audit = await self._retention.prune_audit(now - self._keep_audit, batch=BATCH)
+        if BATCH in (answers, audit):
             await self._clock.sleep(BREATH)
             return True
         await self._retention.prune_rest(before, batch=BATCH)

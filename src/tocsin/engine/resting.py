@@ -5,11 +5,13 @@ hour and by the resume for the rest. Each function is part of its caller's trans
 the row's lock.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from uuid_utils.compat import uuid7
 
+from tocsin.domain.audit import Action, Deed
 from tocsin.domain.errors import BadInput, Conflict
 from tocsin.domain.planning import Cursor, Occurrence, Plan, account
 from tocsin.domain.run import Lane, RunKind, SkipReason
@@ -42,7 +44,8 @@ async def pause(
     if not row.paused:
         await decide_due(session, triggers, row)
         row = await triggers.locked(session, row.name) or row
-    await triggers.set_paused(session, row, pauses=row.pauses | {reason: until}, plan=None)
+    deed = Deed(Action.PAUSED, {"reason": reason, "until": until})
+    await triggers.set_paused(session, row, deed, pauses=row.pauses | {reason: until}, plan=None)
     await triggers.withdraw(session, row.id, reason=SkipReason.WITHDRAWN.value, kinds=CALLED)
 
 
@@ -51,12 +54,13 @@ async def resume(
 ) -> None:
     """One reason, or all, is cleared; when none is left the trigger goes on from now."""
     left = {held: end for held, end in row.pauses.items() if reason is not None and held != reason}
+    deed = _cleared(Action.RESUMED, row, left)
     if left:
-        await triggers.set_paused(session, row, pauses=left, plan=None)
+        await triggers.set_paused(session, row, deed, pauses=left, plan=None)
         return
     spec = readable(row)
     plan = await _account_pause(session, triggers, row, spec, row.now)
-    await triggers.set_paused(session, row, pauses={}, plan=plan)
+    await triggers.set_paused(session, row, deed, pauses={}, plan=plan)
     if catch_up is CatchUp.LATEST:
         await _catch_up_latest(session, triggers, row, spec)
 
@@ -71,17 +75,22 @@ async def end_pauses(session: Session, triggers: Triggers, name: str) -> None:
     pauses = row.pauses
     ended = [end for end in pauses.values() if end is not None and end <= row.now]
     left = {reason: end for reason, end in pauses.items() if end is None or end > row.now}
+    deed = _cleared(Action.PAUSE_ENDED, row, left)
     if left or not ended:
-        await triggers.set_paused(session, row, pauses=left, plan=None)
+        await triggers.set_paused(session, row, deed, pauses=left, plan=None)
         return
     try:
         spec = row.spec()
     except BadInput:
         # The planner quarantines it in its next step, and says why.
-        await triggers.set_paused(session, row, pauses={}, plan=None)
+        await triggers.set_paused(session, row, deed, pauses={}, plan=None)
         return
     plan = await _account_pause(session, triggers, row, spec, max(ended) - timedelta(microseconds=1))
-    await triggers.set_paused(session, row, pauses={}, plan=plan)
+    await triggers.set_paused(session, row, deed, pauses={}, plan=plan)
+
+
+def _cleared(action: Action, row: TriggerRow, left: Mapping[str, datetime | None]) -> Deed:
+    return Deed(action, {"reasons": sorted(set(row.pauses) - set(left)), "left": sorted(left)})
 
 
 async def _account_pause(

@@ -24,9 +24,15 @@ class Roster:
     def __init__(self, *, database: Database, clock: Clock) -> None:
         self._rows = InstanceRows(database=database, clock=clock)
 
-    async def instances(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
-        """Newest first; ``everything`` includes those that have left or were lost."""
-        return [instance_view(row) for row in await self._rows.page(limit=limit, everything=everything)]
+    async def instances(
+        self, *, limit: int, everything: bool = False, before: tuple[datetime, UUID] | None = None
+    ) -> list[dict[str, Any]]:
+        """Newest first; ``everything`` includes those that have left or were lost.
+
+        before: ``started_at`` and ``id`` of the last one in hand.
+        """
+        rows = await self._rows.page(limit=limit, everything=everything, before=before)
+        return [instance_view(row) for row in rows]
 
     async def instance(self, name: str) -> dict[str, Any]:
         """By id or name; of several of one name the newest. Raises: NotFound."""

@@ -175,9 +175,23 @@ class InstanceRows:
         self._database = database
         self._clock = clock
 
-    async def page(self, *, limit: int, everything: bool = False, name: str | None = None) -> list[dict[str, Any]]:
+    async def page(
+        self,
+        *,
+        limit: int,
+        everything: bool = False,
+        name: str | None = None,
+        before: tuple[datetime, UUID] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Newest first. before: (started_at, id) of the last one in hand."""
         rows = await self._database.fetch(
-            "list_instances", now=self._clock.now(), limit=limit, all=everything, name=name
+            "list_instances",
+            now=self._clock.now(),
+            limit=limit,
+            all=everything,
+            name=name,
+            before_at=before[0] if before else None,
+            before_id=before[1] if before else None,
         )
         return [dict(row) for row in rows]
 

@@ -42,9 +42,9 @@ class KeyRows:
     async def all(self) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._database.fetch("list_keys", now=self._clock.now())]
 
-    async def revoke(self, name: str) -> bool:
+    async def revoke(self, name: str, *, actor: str) -> bool:
         """False: there is no key of that name."""
-        return await self._database.fetchrow("revoke_key", now=self._clock.now(), name=name) is not None
+        return await self._database.fetchrow("revoke_key", now=self._clock.now(), actor=actor, name=name) is not None
 
     async def of_agent(self, digest: bytes) -> tuple[bool, str | None, Sequence[str]]:
         """(keys are asked for, the key's name or None, the agents that it may serve)."""

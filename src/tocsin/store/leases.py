@@ -142,6 +142,22 @@ class Leases:
         """The incarnation has ended in order. Idempotent."""
         await self._database.fetchrow("release_lease", now=self._clock.now(), holder=self._who.holder)
 
-    async def page(self, *, limit: int, everything: bool = False) -> list[dict[str, Any]]:
-        rows = await self._database.fetch("list_replicas", now=self._clock.now(), limit=limit, all=everything)
+    async def page(
+        self,
+        *,
+        limit: int,
+        everything: bool = False,
+        name: str | None = None,
+        before: tuple[datetime, UUID] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Newest first. before: (started_at, id) of the last one in hand."""
+        rows = await self._database.fetch(
+            "list_replicas",
+            now=self._clock.now(),
+            limit=limit,
+            all=everything,
+            name=name,
+            before_at=before[0] if before else None,
+            before_id=before[1] if before else None,
+        )
         return [dict(row) for row in rows]

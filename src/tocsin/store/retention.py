@@ -47,6 +47,10 @@ class Retention:
         await self._database.fetch("prune_replicas", before=before)
         await self._database.fetch("prune_instances")
 
+    async def prune_audit(self, before: datetime, *, batch: int) -> int:
+        """What was done before the instant is forgotten, at most a batch; how many."""
+        return len(await self._database.fetch("prune_audit", before=before, batch=batch))
+
     async def prune_answers(self, now: datetime, *, batch: int) -> int:
         """Answers of more than a day ago are forgotten, at most a batch; how many."""
         return len(await self._database.fetch("prune_answers", now=now, batch=batch))

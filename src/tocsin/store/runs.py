@@ -153,13 +153,14 @@ class Runs:
         )
         return (row["was"], row["state"]) if row else None
 
-    async def cancel_backfill(self, trigger_id: UUID, backfill: str) -> int | None:
+    async def cancel_backfill(self, trigger_id: UUID, backfill: UUID) -> int | None:
         """How many queued runs of the backfill were cancelled; None when there is no such backfill."""
         row = await self._database.fetchrow(
             "cancel_backfill",
             now=self._clock.now(),
             actor=self._who.actor,
             trigger_id=trigger_id,
+            backfill=backfill,
             prefix=f"backfill:{backfill}:",
         )
         return int(row["count"]) if row and row["known"] else None
@@ -180,17 +181,20 @@ class Runs:
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
         """Newest first; ``before`` is the last id of the page in hand. since, until: when they were queued."""
-        rows = await self._database.fetch(
-            "list_runs",
-            limit=limit,
-            trigger_id=trigger_id,
-            agent=agent,
-            states=[state.value for state in states] if states else None,
-            before=before,
-            since=since,
-            until=until,
-            first=first_id_since(since) if since else None,
-        )
+        values = {
+            "limit": limit,
+            "trigger_id": trigger_id,
+            "agent": agent,
+            "states": sorted({state.value for state in states}) if states else None,
+            "before": before,
+            "since": since,
+            "until": until,
+            "first": first_id_since(since) if since else None,
+        }
+        if states and RunState.SUCCEEDED not in states:
+            rows = await self._database.fetch("list_unsuccessful_runs", **values)
+        else:
+            rows = await self._database.fetch("list_runs", **values)
         return [dict(row) for row in rows]
 
     async def whole(self, run_id: UUID) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]] | None:

@@ -11,6 +11,7 @@ import msgspec
 from tocsin.clock import Clock
 from tocsin.domain.agent import AgentSpec
 from tocsin.domain.assignment import Assignment
+from tocsin.domain.audit import Action, Deed
 from tocsin.domain.errors import BadInput
 from tocsin.domain.planning import Plan
 from tocsin.store.database import Database, Record, Session
@@ -145,6 +146,10 @@ class Triggers:
     def _now(self, session: Session) -> datetime | None:
         return session.instant or self._clock.now()
 
+    def _by(self, session: Session) -> dict[str, Any]:
+        """Who changes something, and when."""
+        return {"now": self._now(session), "actor": self._who.actor}
+
     async def page(
         self,
         *,
@@ -160,10 +165,10 @@ class Triggers:
         return [row_of(row) for row in rows]
 
     async def insert(self, session: Session, new: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("insert_triggers", **self._columns(new), source=source, now=self._now(session))
+        await session.fetch("insert_triggers", **self._columns(new), **self._by(session), source=source)
 
     async def change(self, session: Session, changed: Sequence[NewTrigger], *, source: str) -> None:
-        await session.fetch("change_triggers", **self._columns(changed), source=source, now=self._now(session))
+        await session.fetch("change_triggers", **self._columns(changed), **self._by(session), source=source)
 
     def _columns(self, new: Sequence[NewTrigger]) -> dict[str, Any]:
         return {
@@ -179,16 +184,18 @@ class Triggers:
         }
 
     async def set_paused(
-        self, session: Session, row: TriggerRow, *, pauses: Mapping[str, datetime | None], plan: Plan | None
+        self, session: Session, row: TriggerRow, deed: Deed, *, pauses: Mapping[str, datetime | None], plan: Plan | None
     ) -> None:
         """The trigger rests for these reasons, each until its instant, if it has one. The plan is where its cursor
-        stands now, None where it stood.
+        stands now, None where it stood. deed: what that is on record as, if it changes anything.
         """
         reasons = sorted(pauses)
         status = plan.status if plan else row.status
         await session.fetchrow(
             "set_paused",
-            now=self._now(session),
+            **self._by(session),
+            action=deed.action.value,
+            detail=msgspec.json.encode(deed.detail).decode(),
             id=row.id,
             paused=reasons,
             paused_until=[pauses[reason] for reason in reasons] if any(pauses.values()) else [],
@@ -233,10 +240,10 @@ class Triggers:
         )
         return int(row["count"]) if row else 0
 
-    async def delete(self, session: Session, trigger_id: UUID) -> None:
+    async def delete(self, session: Session, trigger_id: UUID, *, action: Action = Action.DELETED) -> None:
         """The trigger is out of service, and what of it still waits to be retried is cancelled."""
-        await session.fetchrow("cancel_queued", now=self._now(session), actor=self._who.actor, trigger_id=trigger_id)
-        await session.fetchrow("delete_trigger", now=self._now(session), id=trigger_id)
+        await session.fetchrow("cancel_queued", **self._by(session), trigger_id=trigger_id)
+        await session.fetchrow("delete_trigger", **self._by(session), action=action.value, id=trigger_id)
 
     async def now(self, session: Session) -> datetime:
         """The instant that the transaction's statements go by."""
@@ -258,7 +265,7 @@ class Triggers:
         """name → created, for each agent that is new or changed."""
         rows = await session.fetch(
             "declare_agents",
-            now=self._clock.now(),
+            **self._by(session),
             source=source,
             names=[spec.name for spec in specs],
             specs=[write_agent(spec) for spec in specs],

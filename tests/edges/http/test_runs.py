@@ -108,8 +108,43 @@ async def test_the_fleet(world: World, client: Client) -> None:
     assert (replica["name"], replica["state"]) == (peer.who.name, "alive")
     assert (await client.get(f"/v1/replicas/{replica['id']}")).json == replica
     assert (await client.get("/v1/replicas/nobody")).code == "not_found"
-    assert (await client.get("/v1/instances", all="true")).json == {"items": []}
+    assert (await client.get("/v1/instances", all="true")).json == {"items": [], "next_cursor": None}
     assert (await client.get("/v1/instances/nobody")).code == "not_found"
+
+
+INSTANCE = """
+WITH gone AS (
+    INSERT INTO tocsin.leases (holder, expires_at, renewed_at) VALUES ($1, $2::timestamptz + '1 hour', $2)
+)
+INSERT INTO tocsin.instances (id, name, version, agents, labels, slots, suspect_after, dead_after, started_at)
+VALUES ($1, $3, '0', '{agent}', '{}', 1, '20 s', '90 s', $2)
+"""
+
+
+@pytest.mark.parametrize("path", ["/v1/replicas", "/v1/instances"])
+async def test_processes_come_page_by_page_though_many_started_at_one_instant(
+    world: World, client: Client, path: str
+) -> None:
+    names = []
+    for number in range(7):
+        if number in (2, 6):
+            world.clock.turn(MINUTE)
+        if path == "/v1/replicas":
+            names.append((await world.peer(lease=HOUR)).who.name)
+        else:
+            names.append(f"i-{number}")
+            await world.admin.execute(INSTANCE, uuid4(), world.clock.now(), names[-1])
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await client.get(path, limit=3, **cursor)).json
+        found += [row["name"] for row in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert (found[0], set(found[1:5]), set(found[5:])) == (names[6], set(names[2:6]), set(names[:2]))
+    assert len(found) == len(set(found))
+    assert (await client.get(path, cursor="bm9uc2Vuc2U")).json["field"] == "cursor"
 
 
 async def test_decisions_usage_and_the_load_ahead(world: World, client: Client) -> None:

@@ -229,7 +229,7 @@ async def test_what_a_preview_a_forecast_and_sums_hold(world: World, client: Cli
     assert (await client.usage(by=["model", "day"]))["by"] == ["model", "day"]
     assert await every_one(client.decisions(limit=3)) == []
     assert (await client.why("t"))["standing"]
-    assert (await client.instances(), await client.replicas()) == ([], [])
+    assert (await every_one(client.instances()), await every_one(client.replicas())) == ([], [])
 
 
 async def test_answers_have_the_fields_that_the_api_describes(world: World) -> None:

@@ -1,6 +1,8 @@
 """/v1/agents, /v1/instances, /v1/replicas: what can be called, and who is there to do it."""
 
+from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import FastAPI, Path, Query
 
@@ -21,10 +23,10 @@ def add_to(app: FastAPI) -> None:
     routes.add("GET", "/v1/agents", list_agents, scope=read, told=told_fleet.AgentPage)
     routes.add("GET", "/v1/agents/{name}", show_agent, scope=read, told=told_fleet.Agent, refusals=(404,))
     routes = Routes(app, "instances")
-    routes.add("GET", "/v1/instances", list_instances, scope=read, told=told_fleet.Instances)
+    routes.add("GET", "/v1/instances", list_instances, scope=read, told=told_fleet.InstancePage)
     routes.add("GET", "/v1/instances/{name}", show_instance, scope=read, told=told_fleet.Instance, refusals=(404,))
     routes = Routes(app, "replicas")
-    routes.add("GET", "/v1/replicas", list_replicas, scope=read, told=told_fleet.Replicas)
+    routes.add("GET", "/v1/replicas", list_replicas, scope=read, told=told_fleet.ReplicaPage)
     routes.add("GET", "/v1/replicas/{name}", show_replica, scope=read, told=told_fleet.Replica, refusals=(404,))
 
 
@@ -40,9 +42,11 @@ async def show_agent(hub: Hub, name: AgentName) -> Json:
     return Json(await hub.agent(name))
 
 
-async def list_instances(hub: Hub, everything: Everything = False, limit: Limit = 50) -> Json:
+async def list_instances(hub: Hub, everything: Everything = False, limit: Limit = 50, cursor: Cursor = None) -> Json:
     """Processes that run agents elsewhere, the newest first."""
-    return Json({"items": await hub.roster.instances(limit=limit, everything=everything)})
+    before = of_cursor(cursor, tuple[datetime, UUID])
+    rows = await hub.roster.instances(limit=limit + 1, everything=everything, before=before)
+    return page(rows, limit, "started_at", "id")
 
 
 async def show_instance(hub: Hub, name: NameOrId) -> Json:
@@ -50,9 +54,11 @@ async def show_instance(hub: Hub, name: NameOrId) -> Json:
     return Json(await hub.roster.instance(name))
 
 
-async def list_replicas(hub: Hub, everything: Everything = False, limit: Limit = 50) -> Json:
+async def list_replicas(hub: Hub, everything: Everything = False, limit: Limit = 50, cursor: Cursor = None) -> Json:
     """Hubs, the newest first."""
-    return Json({"items": await hub.replicas(limit=limit, everything=everything)})
+    before = of_cursor(cursor, tuple[datetime, UUID])
+    rows = await hub.replicas(limit=limit + 1, everything=everything, before=before)
+    return page(rows, limit, "started_at", "id")
 
 
 async def show_replica(hub: Hub, name: NameOrId) -> Json:

@@ -219,12 +219,35 @@ class Decision(BaseModel):
     actor: str
 
 
+class Deed(BaseModel):
+    """What somebody did."""
+
+    id: int
+    at: datetime
+    actor: str = Field(description="key:NAME, cli:USER@HOST, hub:HOST:PID, replica:ID, or http:ADDRESS without a key.")
+    action: str = Field(
+        description="created, changed, paused, resumed, pause_ended, deleted, pruned, revoked or cancelled."
+    )
+    kind: str = Field(description="To what: trigger, agent, key, run or backfill.")
+    target: str = Field(description="Its name; of a run or a backfill its trigger's.")
+    target_id: UUID | None = Field(description="The id of a trigger, run or backfill.")
+    detail: dict[str, Any] = Field(
+        description="What else there is to say, as before and after of a change. That an input changed is told, the "
+        "input is not."
+    )
+
+
+class DeedPage(Page):
+    items: list[Deed]
+
+
 class Why(BaseModel):
     trigger: str
     since: datetime
     until: datetime
     standing: list[str] = Field(description="How it stands, in sentences.")
     decisions: list[Decision]
+    changes: list[Deed] = Field(description="What was done to it, and the pauses that stood as the range began.")
 
 
 class Skipped(BaseModel):

@@ -58,7 +58,7 @@ class Instance(BaseModel):
     running: list[RunInHand]
 
 
-class Instances(BaseModel):
+class InstancePage(Page):
     items: list[Instance]
 
 
@@ -79,7 +79,7 @@ class Replica(BaseModel):
     state: str = Field(description="alive, draining, silent, released or lost.")
 
 
-class Replicas(BaseModel):
+class ReplicaPage(Page):
     items: list[Replica]
 
 

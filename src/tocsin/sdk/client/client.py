@@ -227,16 +227,16 @@ class Client:
     async def agent(self, name: str) -> told.Agent:
         return await self._get(("agents", name), told.Agent)
 
-    async def instances(self, *, limit: int = 50, everything: bool = False) -> list[told.Instance]:
-        """Newest first; ``everything`` includes those that have left or were lost. limit: at most 1,000."""
-        return await listed(self._asking, ("instances",), {"limit": limit, "all": everything}, told.Instance)
+    def instances(self, *, everything: bool = False, limit: int | None = None) -> AsyncIterator[told.Instance]:
+        """Newest first; ``everything`` includes those that have left or were lost. limit: see ``triggers``."""
+        return pages(self._asking, ("instances",), {"all": everything}, told.Instance, limit)
 
     async def instance(self, name: str) -> told.Instance:
         return await self._get(("instances", name), told.Instance)
 
-    async def replicas(self, *, limit: int = 50, everything: bool = False) -> list[told.Replica]:
-        """Newest first; ``everything`` includes those that have ended. limit: at most 1,000."""
-        return await listed(self._asking, ("replicas",), {"limit": limit, "all": everything}, told.Replica)
+    def replicas(self, *, everything: bool = False, limit: int | None = None) -> AsyncIterator[told.Replica]:
+        """Newest first; ``everything`` includes those that have ended. limit: see ``triggers``."""
+        return pages(self._asking, ("replicas",), {"all": everything}, told.Replica, limit)
 
     async def replica(self, name: str) -> told.Replica:
         return await self._get(("replicas", name), told.Replica)
@@ -255,6 +255,24 @@ class Client:
         """Occurrences that became no run, the latest decision first; of the last 24 hours, unless told otherwise."""
         query = {"trigger": trigger, "reason": reason, "since": since, "until": until}
         return pages(self._asking, ("decisions",), query, told.Skipped, limit)
+
+    def audit(
+        self,
+        *,
+        trigger: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[told.Deed]:
+        """Who did what, the latest first. trigger: with its runs and backfills; before: what was done before that
+        record; limit: see ``triggers``.
+        """
+        span = {"since": since, "until": until, "before": before}
+        query = {"trigger": trigger, "actor": actor, "action": action, **span}
+        return pages(self._asking, ("audit",), query, told.Deed, limit)
 
     async def forecast(self, hours: float = 24) -> told.Forecast:
         return await self._get(("forecast",), told.Forecast, {"hours": hours})

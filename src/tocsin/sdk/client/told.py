@@ -169,14 +169,28 @@ class Decision(TypedDict):
     actor: str
 
 
+class Deed(TypedDict):
+    """What somebody did. target: of a run or a backfill its trigger; detail: such as before and after of a change."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    kind: str
+    target: str
+    target_id: UUID | None
+    detail: dict[str, Any]
+
+
 class Why(TypedDict):
-    """standing: how it stands, in sentences."""
+    """standing: how it stands, in sentences. changes: what was done to it, and the pauses that stood at first."""
 
     trigger: str
     since: datetime
     until: datetime
     standing: list[str]
     decisions: list[Decision]
+    changes: list[Deed]
 
 
 class Skipped(TypedDict):

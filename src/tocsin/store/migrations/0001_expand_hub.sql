@@ -152,6 +152,10 @@ CREATE INDEX runs_running ON tocsin.runs (holder) WHERE holder IS NOT NULL;
 CREATE INDEX runs_cancelling
     ON tocsin.runs (cancel_requested_at) WHERE state = 'running' AND cancel_requested_at IS NOT NULL;
 
+-- Those that did not succeed, by the way in which they did not: a listing of three among a million walks to no other.
+-- A run that succeeds never has an entry here.
+CREATE INDEX runs_unsuccessful ON tocsin.runs (state, id) WHERE state IN ('failed', 'cancelled', 'skipped');
+
 -- Processes that run agents elsewhere, over a stream to one replica. Each is a holder whose lease its beats renew.
 -- stream: how many streams it has opened; what comes over an older one is not its word any more.
 -- replica: whose stream is open; none, since it was closed. key: by which it was let in.
@@ -215,6 +219,44 @@ CREATE TABLE tocsin.answers (
 );
 
 CREATE INDEX answers_begun ON tocsin.answers (begun_at);
+
+-- Who did what, when, to which thing: a row for each change by hand, by an app, or by the end of a pause, written by the
+-- statement that makes the change. Runs that are asked for name who asked in their own rows.
+-- target: the thing's name, of a run or a backfill its trigger's; target_id: of a trigger, run or backfill.
+-- detail: what else there is to say. Never an input, which may hold secrets.
+CREATE TABLE tocsin.audit (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at        timestamptz NOT NULL,
+    actor     text NOT NULL,
+    action    text NOT NULL CHECK (action IN
+              ('created', 'changed', 'paused', 'resumed', 'pause_ended', 'deleted', 'pruned', 'revoked', 'cancelled')),
+    kind      text NOT NULL CHECK (kind IN ('trigger', 'agent', 'key', 'run', 'backfill')),
+    target    text NOT NULL,
+    target_id uuid,
+    detail    jsonb NOT NULL CHECK (jsonb_typeof(detail) = 'object'),
+    CONSTRAINT audit_target_known CHECK ((target_id IS NULL) = (kind IN ('agent', 'key')))
+) WITH (autovacuum_vacuum_insert_scale_factor = 0.1);
+
+CREATE INDEX audit_at ON tocsin.audit (at, id);
+CREATE INDEX audit_target ON tocsin.audit (target, at, id);
+
+-- What an edit may change of a trigger, as the audit compares it; what was written by hand may say anything.
+CREATE FUNCTION tocsin.audited(agent text, source text, schedule jsonb, policy jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT jsonb_build_object('agent', agent, 'source', source, 'schedule', schedule, 'event',
+                              CASE WHEN jsonb_typeof(policy -> 'event') = 'object' THEN policy -> 'event' #- '{hears}'
+                                   ELSE policy -> 'event' END)
+           || CASE WHEN jsonb_typeof(policy) = 'object' THEN policy - 'event' ELSE jsonb_build_object('policy', policy) END
+$$;
+
+-- Where two of these differ: {"before": {…}, "after": {…}}.
+CREATE FUNCTION tocsin.audited_change(before jsonb, after jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT jsonb_build_object('before', coalesce(jsonb_object_agg(k.key, before -> k.key), '{}'),
+                              'after', coalesce(jsonb_object_agg(k.key, after -> k.key), '{}'))
+      FROM jsonb_object_keys(CASE WHEN jsonb_typeof(before) = 'object' THEN before ELSE '{}' END || after) AS k (key)
+     WHERE before -> k.key IS DISTINCT FROM after -> k.key
+$$;
 
 -- The trail's older part: the claims of a run that is queued again, and the edges back into the queue.
 -- The younger part stands in the run's own row, so that a run that succeeds at once leaves nothing here.

@@ -1,19 +1,32 @@
 -- name: declare_agents
 -- Make the agents known, with the policy that sweepers and claims need in columns.
-INSERT INTO tocsin.agents AS a (name, spec, max_attempts, on_lost, concurrency, concurrency_key, deadline,
-                                source, declared_at)
-SELECT g.name, g.spec::jsonb, g.max_attempts, g.on_lost, g.concurrency, g.concurrency_key, g.deadline,
-       :source::text, coalesce(:now::timestamptz, now())
-  FROM unnest(:names::text[], :specs::text[], :max_attempts::smallint[], :on_lost::text[],
-              :concurrencies::integer[], :concurrency_keys::text[], :deadlines::interval[])
-    AS g (name, spec, max_attempts, on_lost, concurrency, concurrency_key, deadline)
- ORDER BY g.name
-ON CONFLICT (name) DO UPDATE
-   SET spec = excluded.spec, max_attempts = excluded.max_attempts, on_lost = excluded.on_lost,
-       concurrency = excluded.concurrency, concurrency_key = excluded.concurrency_key,
-       deadline = excluded.deadline, source = excluded.source, declared_at = excluded.declared_at
- WHERE (a.spec, a.source) IS DISTINCT FROM (excluded.spec, excluded.source)
-RETURNING name, (xmax = 0) AS created
+WITH was AS MATERIALIZED (
+    SELECT a.name, a.spec, a.source FROM tocsin.agents a WHERE a.name = ANY (:names::text[])
+), declared AS (
+    INSERT INTO tocsin.agents AS a (name, spec, max_attempts, on_lost, concurrency, concurrency_key, deadline,
+                                    source, declared_at)
+    SELECT g.name, g.spec::jsonb, g.max_attempts, g.on_lost, g.concurrency, g.concurrency_key, g.deadline,
+           :source::text, coalesce(:now::timestamptz, now())
+      FROM unnest(:names, :specs::text[], :max_attempts::smallint[], :on_lost::text[],
+                  :concurrencies::integer[], :concurrency_keys::text[], :deadlines::interval[])
+        AS g (name, spec, max_attempts, on_lost, concurrency, concurrency_key, deadline)
+     ORDER BY g.name
+    ON CONFLICT (name) DO UPDATE
+       SET spec = excluded.spec, max_attempts = excluded.max_attempts, on_lost = excluded.on_lost,
+           concurrency = excluded.concurrency, concurrency_key = excluded.concurrency_key,
+           deadline = excluded.deadline, source = excluded.source, declared_at = excluded.declared_at
+     WHERE (a.spec, a.source) IS DISTINCT FROM (excluded.spec, excluded.source)
+    RETURNING name, spec, source, declared_at, (xmax = 0) AS created
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, detail)
+    SELECT d.declared_at, :actor::text, CASE WHEN d.created THEN 'created' ELSE 'changed' END, 'agent', d.name,
+           CASE WHEN d.created THEN jsonb_build_object('source', d.source)
+                ELSE tocsin.audited_change(w.spec || jsonb_build_object('source', w.source),
+                                           d.spec || jsonb_build_object('source', d.source)) END
+      FROM declared d
+      LEFT JOIN was w ON w.name = d.name
+)
+SELECT d.name, d.created FROM declared d
 
 -- name: list_agents
 -- Agents by name, with what they have in hand.

@@ -183,7 +183,7 @@ SELECT b.holder, b.name, NULL::bigint AS silent, NULL::bigint AS known FROM buri
 SELECT NULL, NULL, y.silent, y.known FROM amnesty y WHERE y.granted
 
 -- name: list_instances
--- Agent processes, newest first, with what they hold. heard_at: their last beat that was written.
+-- Agent processes, newest first, after a given one, with what they hold. heard_at: their last beat that was written.
 SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at, i.connected_at, i.disconnected_at,
        i.draining, i.stalled_at, i.culprit, i.suspect_after, i.dead_after, p.name AS replica,
        l.renewed_at AS heard_at, l.expires_at, l.ended_at, l.end_reason,
@@ -196,5 +196,6 @@ SELECT i.id, i.name, i.version, i.agents, i.labels, i.slots, i.key, i.started_at
   LEFT JOIN tocsin.replicas p ON p.id = i.replica
  WHERE (:all::boolean OR (l.ended_at IS NULL AND l.expires_at > coalesce(:now, now())))
    AND (:name::text IS NULL OR i.name = :name OR i.id::text = :name)
- ORDER BY i.started_at DESC, i.id
+   AND (:before_at::timestamptz IS NULL OR (i.started_at, i.id) < (:before_at, :before_id::uuid))
+ ORDER BY i.started_at DESC, i.id DESC
  LIMIT :limit::bigint

@@ -1,10 +1,19 @@
 -- name: create_key
 -- A key by its digest. No row: the name is taken. A key that ends in the past is refused by the table.
-INSERT INTO tocsin.keys (name, digest, scopes, agents, created_at, created_by, expires_at)
-SELECT :name::text, :digest::bytea, :scopes::text[], :agents::text[], i.now, :actor::text, :expires_at::timestamptz
-  FROM (SELECT coalesce(:now::timestamptz, now()) AS now) i
-ON CONFLICT (name) DO NOTHING
-RETURNING name, scopes, agents, created_at, created_by, expires_at, revoked_at, last_used_at
+WITH created AS (
+    INSERT INTO tocsin.keys (name, digest, scopes, agents, created_at, created_by, expires_at)
+    SELECT :name::text, :digest::bytea, :scopes::text[], :agents::text[], i.now, :actor::text, :expires_at::timestamptz
+      FROM (SELECT coalesce(:now::timestamptz, now()) AS now) i
+    ON CONFLICT (name) DO NOTHING
+    RETURNING name, scopes, agents, created_at, created_by, expires_at, revoked_at, last_used_at
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, detail)
+    SELECT c.created_at, c.created_by, 'created', 'key', c.name,
+           jsonb_build_object('scopes', c.scopes, 'agents', c.agents, 'expires_at', c.expires_at)
+      FROM created c
+)
+SELECT c.name, c.scopes, c.agents, c.created_at, c.created_by, c.expires_at, c.revoked_at, c.last_used_at
+  FROM created c
 
 -- name: list_keys
 -- Keys by name.
@@ -15,10 +24,21 @@ SELECT k.name, k.scopes, k.agents, k.created_at, k.created_by, k.expires_at, k.r
 
 -- name: revoke_key
 -- The key opens nothing any more, and replicas look whom it has let in.
-UPDATE tocsin.keys k
-   SET revoked_at = coalesce(k.revoked_at, :now::timestamptz, now())
- WHERE k.name = :name::text
-RETURNING k.name, pg_notify('tocsin', 'keys') AS hint
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), target AS MATERIALIZED (
+    SELECT k.name, k.revoked_at FROM tocsin.keys k WHERE k.name = :name::text FOR UPDATE
+), revoked AS (
+    UPDATE tocsin.keys k
+       SET revoked_at = instant.now
+      FROM target t, instant
+     WHERE k.name = t.name AND t.revoked_at IS NULL
+    RETURNING k.name
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, detail)
+    SELECT instant.now, :actor::text, 'revoked', 'key', r.name, '{}' FROM revoked r, instant
+)
+SELECT t.name, pg_notify('tocsin', 'keys') AS hint FROM target t
 
 -- name: find_agent_key
 -- Whom the key lets in as an agent process, and whether keys are asked for at all.

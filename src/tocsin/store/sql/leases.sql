@@ -123,7 +123,7 @@ SELECT coalesce(:now::timestamptz, clock_timestamp()) AS now,
        EXISTS (SELECT FROM tocsin.events e WHERE e.matched_at IS NULL) AS unmatched
 
 -- name: list_replicas
--- Replicas, newest first, with what they hold.
+-- Replicas, newest first, after a given one, with what they hold.
 SELECT p.id, p.name, p.version, p.agents, p.slots, p.started_at, p.draining, l.expires_at, l.renewed_at,
        l.ended_at, l.end_reason, l.lock_key IS NOT NULL AS locked,
        (SELECT count(*) FROM tocsin.runs r WHERE r.holder = p.id) AS running,
@@ -131,7 +131,9 @@ SELECT p.id, p.name, p.version, p.agents, p.slots, p.started_at, p.draining, l.e
   FROM tocsin.replicas p
   JOIN tocsin.leases l ON l.holder = p.id
  WHERE (:all::boolean OR l.ended_at IS NULL)
- ORDER BY p.started_at DESC, p.id
+   AND (:name::text IS NULL OR p.name = :name OR p.id::text = :name)
+   AND (:before_at::timestamptz IS NULL OR (p.started_at, p.id) < (:before_at, :before_id::uuid))
+ ORDER BY p.started_at DESC, p.id DESC
  LIMIT :limit::bigint
 
 -- name: prune_replicas

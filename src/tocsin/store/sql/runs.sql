@@ -275,7 +275,10 @@ SELECT i.id, j.trigger_id, j.name AS trigger, j.agent, i.kind, i.lane, i.fence, 
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), target AS MATERIALIZED (
-    SELECT r.id, r.state FROM tocsin.runs r WHERE r.id = :id::uuid FOR UPDATE
+    SELECT r.id, r.state, r.trigger_id, r.cancel_requested_at IS NOT NULL AS was_asked
+      FROM tocsin.runs r
+     WHERE r.id = :id::uuid
+       FOR UPDATE
 ), ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = :reason::text, seq = r.seq + 1, ended_by = :actor::text,
@@ -295,6 +298,13 @@ WITH instant AS (
       FROM target t, instant
      WHERE r.id = t.id AND t.state = 'running' AND r.state = 'running'
     RETURNING r.id
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor, 'cancelled', 'run', n.name, t.id, jsonb_build_object('was', t.state)
+      FROM target t
+      JOIN tocsin.triggers n ON n.id = t.trigger_id
+     CROSS JOIN instant
+     WHERE t.id IN (SELECT e.id FROM ended e) OR NOT t.was_asked AND t.id IN (SELECT a.id FROM asked a)
 ), hint AS (
     SELECT pg_notify('tocsin', 'cancel ' || :actor) FROM asked
 )
@@ -325,10 +335,13 @@ SELECT count(*) AS count FROM withdrawn
 
 -- name: cancel_backfill
 -- Cancel what is still queued of one backfill; known: whether it has, or had, any run at all.
-WITH ended AS (
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), ended AS (
     UPDATE tocsin.runs r
        SET state = 'cancelled', reason = 'cancelled', seq = r.seq + 1, ended_by = :actor::text,
-           finished_at = coalesce(:now::timestamptz, now())
+           finished_at = instant.now
+      FROM instant
      WHERE r.trigger_id = :trigger_id::uuid AND r.holder IS NULL AND r.finished_at IS NULL AND r.kind = 'backfill'
        AND starts_with(r.occurrence_key, :prefix::text)
     RETURNING r.id, r.seq, r.attempt, r.fence, r.finished_at
@@ -337,6 +350,12 @@ WITH ended AS (
     SELECT e.id, e.seq, 'cancelled', e.attempt, e.fence, :actor, 'cancelled', e.finished_at
       FROM ended e
      WHERE EXISTS (SELECT FROM tocsin.feed_switch)
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor, 'cancelled', 'backfill', t.name, :backfill::uuid, jsonb_build_object('runs', e.count)
+      FROM (SELECT count(*) AS count FROM ended) e
+      JOIN tocsin.triggers t ON t.id = :trigger_id AND e.count > 0
+     CROSS JOIN instant
 )
 SELECT (SELECT count(*) FROM ended) AS count,
        EXISTS (SELECT FROM tocsin.occurrences o
@@ -378,6 +397,73 @@ SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r
             ELSE true END
  ORDER BY r.id DESC
  LIMIT :limit::bigint
+
+-- name: list_unsuccessful_runs
+-- The same of any states but succeeded: few runs are in them, and each state is gone through by an index of its own.
+-- Queued ones are collected while there are fewer than a thousand; of more, the newest are found as in list_runs.
+WITH bounds AS (
+    SELECT coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS below,
+           coalesce(:first::uuid, '00000000-0000-0000-0000-000000000000') AS lowest
+), queue AS MATERIALIZED (
+    SELECT count(*) < 1000 AS is_short
+      FROM (SELECT FROM tocsin.runs r
+             WHERE 'queued' = ANY (:states::text[]) AND r.holder IS NULL AND r.finished_at IS NULL
+             LIMIT 1000) q
+), found AS MATERIALIZED (
+    SELECT e.id
+      FROM unnest(:states) AS s (state)
+     CROSS JOIN LATERAL (
+        SELECT r.id
+          FROM tocsin.runs r
+         WHERE r.state = s.state AND r.state IN ('failed', 'cancelled', 'skipped')
+           AND r.id < (SELECT b.below FROM bounds b) AND r.id >= (SELECT b.lowest FROM bounds b)
+           AND CASE WHEN r.trigger_id <> :trigger_id::uuid THEN false
+                    WHEN r.agent <> :agent::text THEN false
+                    WHEN r.queued_at < :since::timestamptz THEN false
+                    WHEN r.queued_at > :until::timestamptz THEN false
+                    ELSE true END
+         ORDER BY r.id DESC
+         LIMIT :limit::bigint) e
+     UNION ALL
+    SELECT r.id
+      FROM tocsin.runs r
+     WHERE 'running' = ANY (:states) AND r.holder IS NOT NULL
+     UNION ALL
+    SELECT r.id
+      FROM tocsin.runs r
+     WHERE 'queued' = ANY (:states) AND (SELECT q.is_short FROM queue q)
+       AND r.holder IS NULL AND r.finished_at IS NULL
+     UNION ALL
+    (SELECT r.id
+       FROM tocsin.runs r
+      WHERE 'queued' = ANY (:states) AND NOT (SELECT q.is_short FROM queue q)
+        AND r.id < (SELECT b.below FROM bounds b) AND r.id >= (SELECT b.lowest FROM bounds b)
+        AND CASE WHEN r.state <> 'queued' THEN false
+                 WHEN r.trigger_id <> :trigger_id THEN false
+                 WHEN r.agent <> :agent THEN false
+                 WHEN r.queued_at < :since THEN false
+                 WHEN r.queued_at > :until THEN false
+                 ELSE true END
+      ORDER BY r.id DESC
+      LIMIT :limit)
+)
+SELECT r.id, t.name AS trigger, r.agent, r.kind, r.state, r.reason, r.attempt, r.max_attempts, r.fence, r.lane,
+       r.priority, r.overlap, r.nominal_at, r.effective_at, r.available_at, r.queued_at, r.started_at, r.finished_at,
+       r.output, r.input, r.holder, r.lost, r.cancel_requested_at, a.error_kind, a.error_message, a.progress,
+       a.fraction
+  FROM found f
+  JOIN tocsin.runs r ON r.id = f.id
+  JOIN tocsin.triggers t ON t.id = r.trigger_id
+  LEFT JOIN tocsin.attempts a ON a.run_id = r.id AND a.fence = r.fence
+ WHERE f.id < (SELECT b.below FROM bounds b) AND f.id >= (SELECT b.lowest FROM bounds b)
+   AND CASE WHEN r.trigger_id <> :trigger_id THEN false
+            WHEN r.agent <> :agent THEN false
+            WHEN r.state <> ALL (:states) THEN false
+            WHEN r.queued_at < :since THEN false
+            WHEN r.queued_at > :until THEN false
+            ELSE true END
+ ORDER BY r.id DESC
+ LIMIT :limit
 
 -- name: get_run
 -- One run by its id.

@@ -221,40 +221,77 @@ SELECT t.id, t.name, t.agent, t.schedule, t.policy, t.input, t.source, t.version
 
 -- name: insert_triggers
 -- Declare triggers that are not there yet.
-INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,
-                             created_at, changed_at)
-SELECT g.id, g.name, g.agent, g.schedule::jsonb, g.policy::jsonb, g.input::jsonb, :source::text, g.status,
-       g.next_at, g.wake_at, i.now, i.now
-  FROM unnest(:ids::uuid[], :names::text[], :agents::text[], :schedules::text[], :policies::text[],
-              :inputs::text[], :statuses::text[], :nexts::timestamptz[], :wakes::timestamptz[])
-    AS g (id, name, agent, schedule, policy, input, status, next_at, wake_at)
- CROSS JOIN (SELECT coalesce(:now::timestamptz, now()) AS now) i
-RETURNING id, name
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), created AS (
+    INSERT INTO tocsin.triggers (id, name, agent, schedule, policy, input, source, status, next_at, wake_at,
+                                 created_at, changed_at)
+    SELECT g.id, g.name, g.agent, g.schedule::jsonb, g.policy::jsonb, g.input::jsonb, :source::text, g.status,
+           g.next_at, g.wake_at, instant.now, instant.now
+      FROM unnest(:ids::uuid[], :names::text[], :agents::text[], :schedules::text[], :policies::text[],
+                  :inputs::text[], :statuses::text[], :nexts::timestamptz[], :wakes::timestamptz[])
+        AS g (id, name, agent, schedule, policy, input, status, next_at, wake_at)
+     CROSS JOIN instant
+    RETURNING id, name, agent, source, version
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor::text, 'created', 'trigger', c.name, c.id,
+           jsonb_build_object('version', c.version, 'agent', c.agent, 'source', c.source)
+      FROM created c, instant
+)
+SELECT c.id, c.name FROM created c
 
 -- name: change_triggers
--- Give triggers a new version and the cursor that goes with it.
-UPDATE tocsin.triggers t
-   SET agent = g.agent, schedule = g.schedule::jsonb, policy = g.policy::jsonb, input = g.input::jsonb,
-       source = :source::text, status = g.status, next_at = g.next_at, wake_at = g.wake_at, broken_reason = NULL,
-       gap_reason = NULL, gap_from = NULL, version = t.version + 1,
-       changed_at = coalesce(:now::timestamptz, now())
-  FROM unnest(:ids::uuid[], :agents::text[], :schedules::text[], :policies::text[], :inputs::text[],
-              :statuses::text[], :nexts::timestamptz[], :wakes::timestamptz[])
-    AS g (id, agent, schedule, policy, input, status, next_at, wake_at)
- WHERE t.id = g.id AND t.status <> 'deleted'
-RETURNING t.id, t.version
+-- Give triggers a new version and the cursor that goes with it. The caller holds their locks.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), was AS MATERIALIZED (
+    SELECT t.id, t.input, tocsin.audited(t.agent, t.source, t.schedule, t.policy) AS told
+      FROM unnest(:ids::uuid[]) AS g (id)
+      JOIN tocsin.triggers t ON t.id = g.id
+), changed AS (
+    UPDATE tocsin.triggers t
+       SET agent = g.agent, schedule = g.schedule::jsonb, policy = g.policy::jsonb, input = g.input::jsonb,
+           source = :source::text, status = g.status, next_at = g.next_at, wake_at = g.wake_at, broken_reason = NULL,
+           gap_reason = NULL, gap_from = NULL, version = t.version + 1, changed_at = instant.now
+      FROM unnest(:ids, :agents::text[], :schedules::text[], :policies::text[], :inputs::text[],
+                  :statuses::text[], :nexts::timestamptz[], :wakes::timestamptz[])
+        AS g (id, agent, schedule, policy, input, status, next_at, wake_at), instant
+     WHERE t.id = g.id AND t.status <> 'deleted'
+    RETURNING t.id, t.name, t.version, t.input, tocsin.audited(t.agent, t.source, t.schedule, t.policy) AS told
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor::text, 'changed', 'trigger', c.name, c.id,
+           jsonb_build_object('version', c.version, 'input_changed', c.input IS DISTINCT FROM w.input)
+           || tocsin.audited_change(w.told, c.told)
+      FROM changed c
+      JOIN was w ON w.id = c.id
+     CROSS JOIN instant
+)
+SELECT c.id, c.version FROM changed c
 
 -- name: set_paused
--- Set the reasons for which a trigger rests, when they end, and where its cursor stands.
-UPDATE tocsin.triggers t
-   SET paused = :paused::text[], paused_until = :paused_until::timestamptz[],
-       paused_at = CASE WHEN :paused = '{}' THEN NULL
-                        ELSE coalesce(t.paused_at, :now::timestamptz, now()) END,
-       status = :status::text, next_at = :next_at::timestamptz, wake_at = :wake_at::timestamptz,
-       gap_reason = :gap_reason::text, gap_from = :gap_from::timestamptz,
-       changed_at = coalesce(:now::timestamptz, now())
- WHERE t.id = :id::uuid AND t.status <> 'deleted'
-RETURNING t.version
+-- Set the reasons for which a trigger rests, when they end, and where its cursor stands. The caller holds its lock.
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), was AS MATERIALIZED (
+    SELECT t.paused, t.paused_until FROM tocsin.triggers t WHERE t.id = :id::uuid
+), changed AS (
+    UPDATE tocsin.triggers t
+       SET paused = :paused::text[], paused_until = :paused_until::timestamptz[],
+           paused_at = CASE WHEN :paused = '{}' THEN NULL ELSE coalesce(t.paused_at, instant.now) END,
+           status = :status::text, next_at = :next_at::timestamptz, wake_at = :wake_at::timestamptz,
+           gap_reason = :gap_reason::text, gap_from = :gap_from::timestamptz, changed_at = instant.now
+      FROM instant
+     WHERE t.id = :id AND t.status <> 'deleted'
+    RETURNING t.id, t.name, t.version, t.paused, t.paused_until
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor::text, :action::text, 'trigger', c.name, c.id, :detail::jsonb
+      FROM changed c, was w, instant
+     WHERE (c.paused, c.paused_until) IS DISTINCT FROM (w.paused, w.paused_until)
+)
+SELECT c.version FROM changed c
 
 -- name: add_skips
 -- Account for occurrences that became no run: an account that is open grows, any other is begun.
@@ -296,11 +333,20 @@ RETURNING s.count
 
 -- name: delete_trigger
 -- Take a trigger out of service; its row stays while runs point to it.
-UPDATE tocsin.triggers t
-   SET status = 'deleted', next_at = NULL, wake_at = NULL, broken_reason = NULL,
-       changed_at = coalesce(:now::timestamptz, now())
- WHERE t.id = :id::uuid AND t.status <> 'deleted'
-RETURNING t.id
+WITH instant AS (
+    SELECT coalesce(:now::timestamptz, now()) AS now
+), gone AS (
+    UPDATE tocsin.triggers t
+       SET status = 'deleted', next_at = NULL, wake_at = NULL, broken_reason = NULL, changed_at = instant.now
+      FROM instant
+     WHERE t.id = :id::uuid AND t.status <> 'deleted'
+    RETURNING t.id, t.name, t.version
+), audited AS (
+    INSERT INTO tocsin.audit (at, actor, action, kind, target, target_id, detail)
+    SELECT instant.now, :actor::text, :action::text, 'trigger', g.name, g.id, jsonb_build_object('version', g.version)
+      FROM gone g, instant
+)
+SELECT g.id FROM gone g
 
 -- name: prune_successes
 -- Forget the last successes of triggers that were deleted before an instant, so that nothing keeps their runs.
