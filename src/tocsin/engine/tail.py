@@ -21,7 +21,7 @@ from tocsin.store.feed import MARK_EVERY, Feed, Page, Standing
 from tocsin.telemetry import Log
 
 EVERY: Final = 0.025
-"""Seconds from look to look at least; and twice as long as the last one and its telling took, for others' sake."""
+"""Seconds from look to look. One that took longer, its telling included, is followed by a rest as long as this."""
 
 PAGE: Final = 2_000
 PRELOADED: Final = 5_000
@@ -76,7 +76,9 @@ class Tail:
         return bool(self._followers)
 
     def rest(self) -> float | None:
-        return max(self._every - self._took, self._took) if self._followers else None
+        if not self._followers:
+            return None
+        return max(self._every - self._took, min(self._every, self._took))
 
     def join(self, follower: Follower) -> None:
         self._followers.add(follower)
