@@ -18,7 +18,9 @@ from tests.engine.building import a_trigger, an_app
 from tocsin.cli.exits import code_of
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
+from tocsin.domain.event import Event
 from tocsin.domain.event_rule import on_event
+from tocsin.domain.hook import webhook
 from tocsin.domain.jsonable import jsonable
 from tocsin.domain.schedule import Schedule, cron, every
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
@@ -63,6 +65,9 @@ PARIS = Schedule.from_json(NEW_SCHEDULE)
 ON_ORDERS = on_event("order.paid", where="data.n > `1`", debounce="5s")
 ORDERS = {"type": "order.paid", "where": "data.n > `1`", "debounce_seconds": 5}
 ORDERS_IN_WORDS = '{{"type": "order.paid", "where": "data.n > `1`", "debounce": "5s"}}'
+GITHUB = webhook("github", secret=["NEW_SECRET", "OLD_SECRET"])
+HOOK = {"scheme": "github", "secret": ["NEW_SECRET", "OLD_SECRET"]}
+HOOK_IN_WORDS = '{{"scheme": "github", "secret": ["NEW_SECRET", "OLD_SECRET"]}}'
 RANGE = {"since": "2026-03-01T00:00:00Z", "until": "2026-03-01T03:00:00Z"}
 
 DONE = [
@@ -91,6 +96,24 @@ DONE = [
         lambda c, i: c.edit_trigger(f"{i.t}-ear", lambda spec: replace(spec, schedule=None, event=on_event("x.*"))),
         ("PATCH", "/v1/triggers/{t}-ear", {"json": {"event": {"type": "x.*"}}, "headers": {"if-match": '"2"'}}),
         "trigger edit {t}-ear --on-event x.*",
+    ),
+    Case(
+        "add a trigger with a hook",
+        lambda c, i: c.add_trigger(
+            a_trigger(f"{i.t}-hook", event=on_event("push"), hook=GITHUB, overlap=Overlap.QUEUE_ALL)
+        ),
+        (
+            "POST",
+            "/v1/triggers",
+            {"json": {"name": "{t}-hook", "agent": "agent", "event": {"type": "push"}, "hook": HOOK}},
+        ),
+        f"trigger add {{t}}-hook --agent agent --on-event push --hook '{HOOK_IN_WORDS}'",
+    ),
+    Case(
+        "take its hook away",
+        lambda c, i: c.edit_trigger(f"{i.t}-hook", lambda spec: replace(spec, hook=None, event=None)),
+        ("PATCH", "/v1/triggers/{t}-hook", {"json": {"hook": None}, "headers": {"if-match": '"1"'}}),
+        "trigger edit {t}-hook --hook {{}}",
     ),
     Case(
         "edit trigger",
@@ -162,6 +185,8 @@ DONE = [
     Case("show agent", lambda c, i: c.agent("agent"), ("GET", "/v1/agents/agent", {}), "agent show agent"),
     Case("list replicas", lambda c, i: c.replicas(limit=50), ("GET", "/v1/replicas", {}), "replica list"),
     Case("list instances", lambda c, i: c.roster.instances(limit=50), ("GET", "/v1/instances", {}), "instance list"),
+    Case("list events", lambda c, i: c.events.page(limit=50), ("GET", "/v1/events", {}), "event list"),
+    Case("show event", lambda c, i: c.events.show(1), ("GET", "/v1/events/1", {}), "event show 1"),
     Case("decisions", lambda c, i: c.insight.decisions(limit=50), ("GET", "/v1/decisions", {})),
     Case("usage", lambda c, i: c.insight.usage(by=["model"]), ("GET", "/v1/usage", {"query": {"by": "model"}})),
     Case("forecast", lambda c, i: c.insight.forecast(1), ("GET", "/v1/forecast", {"query": {"hours": 1}})),
@@ -222,6 +247,19 @@ REFUSED = [
         ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "event": {"type": "x"}, "input": 5}}),
         "trigger add x --agent agent --on-event x --input 5",
     ),
+    Case(
+        "a hook without a secret",
+        lambda c, i: _now(lambda: webhook("github")),
+        ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "hook": {"scheme": "github"}}}),
+        'trigger add x --agent agent --hook \'{{"scheme": "github"}}\'',
+    ),
+    Case(
+        "a hook and a schedule",
+        lambda c, i: _now(lambda: a_trigger("x", PARIS, hook=GITHUB)),
+        ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "hook": HOOK, "schedule": NEW_SCHEDULE}}),
+        f"trigger add x --agent agent --cron '0 9 * * *' --hook '{HOOK_IN_WORDS}'",
+    ),
+    Case("no event", lambda c, i: c.events.show(77), ("GET", "/v1/events/77", {}), "event show 77"),
     Case(
         "a version that moved on",
         lambda c, i: c.edit_trigger("shared", urgent, if_version=7),
@@ -319,6 +357,7 @@ def ids(dsn: str) -> dict[str, Ids]:
         async with Opened(dsn) as control:
             names = [f"of-{edge}" for edge in EDGES]
             await control.declare(an_app(*(a_trigger(name, every("1h")) for name in [*names, "shared"])))
+            await control.emit([Event(id="1", source="/shop", type="order.paid", data={"n": 1})])
             found = {}
             for edge, name in zip(EDGES, names, strict=True):
                 ended = (await control.fire(name))["id"]

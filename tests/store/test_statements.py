@@ -18,7 +18,7 @@ SOURCE: Final = Path(tocsin.__file__).parent
 RUNS: Final = 200_000
 TRIGGERS: Final = 50_000
 EVENTS: Final = 50_000
-GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events"}
+GUARDED: Final = {"runs", "triggers", "past_transitions", "occurrences", "events", "event_calls"}
 
 #: Hot block → the indexes by which it reaches the large tables.
 HOT: Final[dict[str, set[str]]] = {
@@ -46,6 +46,10 @@ HOT: Final[dict[str, set[str]]] = {
     "hold_listening": {"triggers_listening"},
     "hold_window_runs": {"runs_pkey"},
     "fire_events": {"triggers_listening", "runs_pkey", "occurrences_key"},
+    "note_events": set(),
+    "get_event": {"events_seq_key"},
+    "list_events": {"events_seq_key", "event_calls_pkey"},
+    "list_hooks": {"triggers_hooked"},
     "prune_events": {"events_received", "events_pkey"},
     "prune_runs": {"runs_pkey", "past_transitions_pkey", "occurrences_instant", "occurrences_key"},
     "get_trigger": {"triggers_name"},
@@ -66,6 +70,8 @@ REACHED_BY: Final = {
     "runs_scope_waiting": ["scope"],
     "triggers_pkey": ["id"],
     "events_pkey": ["source", "id"],
+    "events_seq_key": ["seq"],
+    "event_calls_pkey": ["event_seq"],
     "past_transitions_pkey": ["run_id"],
 }
 
@@ -94,7 +100,9 @@ SELECT id, 2, 'queued', 'running', 1, 1, 'x', now() FROM tocsin.runs;
 INSERT INTO tocsin.occurrences (trigger_id, nominal_at, key, run_id)
 SELECT trigger_id, nominal_at, k.key, id FROM tocsin.runs CROSS JOIN LATERAL (VALUES (NULL), (id::text)) AS k (key);
 INSERT INTO tocsin.events (source, id, type, data, received_at, matched_at)
-SELECT 'https://shop/' || n % 10, n::text, 'order.paid', '{{}}', now(), now() FROM generate_series(1, {EVENTS}) n
+SELECT 'https://shop/' || n % 10, n::text, 'order.paid', '{{}}', now(), now() FROM generate_series(1, {EVENTS}) n;
+INSERT INTO tocsin.event_calls (event_seq, trigger_id, run_id)
+SELECT e.seq, t.id, gen_random_uuid() FROM tocsin.events e, (SELECT id FROM tocsin.triggers LIMIT 2) t
 """
 
 
@@ -220,7 +228,7 @@ async def test_hot_blocks_keep_to_their_indexes_once_all_is_analysed(
     await check_hot_blocks(full)
 
 
-@pytest.mark.parametrize("name", ["list_runs", "list_triggers"])
+@pytest.mark.parametrize("name", ["list_runs", "list_triggers", "list_events"])
 @pytest.mark.parametrize("is_analysed", [False, True])
 async def test_a_page_is_walked_in_order_and_not_collected(
     full: "asyncpg.Connection[asyncpg.Record]", name: str, is_analysed: bool
@@ -228,6 +236,8 @@ async def test_a_page_is_walked_in_order_and_not_collected(
     if is_analysed:
         await full.execute("ANALYZE")
     nodes = await plan_of(full, name)
+    # What belongs to one row of the page may be collected.
+    nodes = [node for node in nodes if node.get("Relation Name") != "event_calls"]
     assert not {node["Node Type"] for node in nodes} & {"Sort", "Incremental Sort", "Bitmap Heap Scan", "Seq Scan"}
 
 

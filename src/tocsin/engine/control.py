@@ -19,6 +19,7 @@ from tocsin.engine import declaring
 from tocsin.engine.desk import Desk
 from tocsin.engine.editing import Editing, Versions
 from tocsin.engine.emitting import Emitting
+from tocsin.engine.event_views import EventViews
 from tocsin.engine.firing import Firing
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.insight import Insight, span_of
@@ -39,7 +40,7 @@ class Control:
     """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
 
     hearing: what this process remembers of the triggers that listen. roster: processes that run agents elsewhere.
-    keys: who may do what. insight: what is due, and what came of it.
+    keys: who may do what. insight: what is due, and what came of it. events: what was told, and what came of it.
     """
 
     def __init__(
@@ -62,13 +63,9 @@ class Control:
         self.insight = Insight(database=database, clock=clock, triggers=self._triggers, row=self._row)
         self._editing = Editing(database=database, triggers=self._triggers)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
-        self._emitting = Emitting(
-            database=database,
-            events=Events(clock=clock, who=who),
-            hearing=hearing or Hearing(),
-            clock=clock,
-            log=log or Silence(),
-        )
+        events, hearing = Events(clock=clock, who=who), hearing or Hearing()
+        self._emitting = Emitting(database=database, events=events, hearing=hearing, clock=clock, log=log or Silence())
+        self.events = EventViews(database=database, events=events, hearing=hearing, trigger_id=self._id_ever)
 
     # --- apps and triggers
 
@@ -158,7 +155,8 @@ class Control:
         return await self._firing.fire_many(name, requests)
 
     async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``.
+        """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``,
+        and beside them the names of their ``triggers``.
 
         When this returns, all of it is committed. Written in parts of up to 200, each whole or not at all; telling the
         same again writes what is missing.
@@ -205,9 +203,7 @@ class Control:
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
         """Newest first. since, until: when they were queued."""
-        trigger_id = await self._triggers.id_ever(trigger) if trigger is not None else None
-        if trigger is not None and trigger_id is None:
-            raise await self._no_trigger(trigger)
+        trigger_id = await self._id_ever(trigger) if trigger is not None else None
         rows = await self._runs.page(
             limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since, until=until
         )
@@ -294,6 +290,13 @@ class Control:
     async def now(self) -> datetime:
         """The database's instant."""
         return (await self._triggers.next_wake())[1]
+
+    async def _id_ever(self, name: str) -> UUID:
+        """Also of a trigger that was deleted. Raises: NotFound."""
+        trigger_id = await self._triggers.id_ever(name)
+        if trigger_id is None:
+            raise await self._no_trigger(name)
+        return trigger_id
 
     async def _row(self, name: str) -> TriggerRow:
         row = await self._triggers.get(name)

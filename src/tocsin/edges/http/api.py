@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
-from tocsin.edges.http import fleet, insight, keys, runs, triggers
+from tocsin.edges.http import events, fleet, insight, keys, runs, triggers
 from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
@@ -75,7 +75,7 @@ def make_api(edge: Edge) -> FastAPI:
     app.router.route_class = Operation
     app.state.edge = edge
     app.state.log = edge.log
-    for noun in (triggers, runs, fleet, insight, keys):
+    for noun in (triggers, runs, events, fleet, insight, keys):
         noun.add_to(app)
     app.add_exception_handler(Exception, on_broken)
     app.add_exception_handler(ClientDisconnect, on_gone)

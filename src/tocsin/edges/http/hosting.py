@@ -6,15 +6,28 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from tocsin.clock import Clock, SystemClock
 from tocsin.domain.errors import Conflict, Refused
 from tocsin.edges.http.front import Api, Front
 from tocsin.engine.control import Control
+from tocsin.engine.emitting import Emitting
+from tocsin.engine.hearing import Hearing
+from tocsin.engine.hooks import Hooks
+from tocsin.engine.intake import MOST_WAITING, Intake
 from tocsin.hub import Replica
 from tocsin.settings import Settings
 from tocsin.store.database import Database
+from tocsin.store.events import Events
+from tocsin.store.hooks import HookRows
+from tocsin.store.leases import Incarnation
 from tocsin.telemetry import Log
 
 SESSIONS: Final = 4
+OF_HOOKS: Final = 2
+"""Sessions: one that writes, one that asks which hooks there are."""
+
+CALLER: Final = "hooks"
+"""Who asked for a run, as its trail says."""
 
 FIRST_KEY: Final = "first"
 """The name of the key that is made where one is needed and there is none."""
@@ -44,34 +57,54 @@ async def ensure_key(control: Control, settings: Settings, *, may_make: bool, te
 
 @asynccontextmanager
 async def hosted_api(front: Front, *, dsn: str, replica: Replica, log: Log) -> AsyncIterator[None]:
-    """The API joins when it is made, beside the work that has begun. Its sessions are its own: whoever asks a lot
-    does not keep the engine from its.
+    """The API joins when it is made, beside the work that has begun. Its sessions are its own, and so are those of
+    webhooks: whoever asks a lot does not keep the others from theirs.
     """
     database = Database(dsn, pooler=replica.settings.pooled, size=SESSIONS)
-    joining = asyncio.create_task(_join(front, database, replica, log), name="api")
+    of_hooks = Database(dsn, pooler=replica.settings.pooled, size=OF_HOOKS)
+    intake, hooks = make_hooks(of_hooks, clock=SystemClock(), hearing=replica.hearing, log=log)
+    joining = asyncio.create_task(_join(front, database, hooks, replica, log), name="api")
     try:
         yield
     finally:
         joining.cancel()
         await asyncio.wait({joining})
+        await intake.close()
+        await of_hooks.close()
         await database.close()
 
 
-async def _join(front: Front, database: Database, replica: Replica, log: Log) -> None:
+def make_hooks(
+    database: Database, *, clock: Clock, hearing: Hearing, log: Log, most: int = MOST_WAITING
+) -> tuple[Intake, Hooks]:
+    """Webhooks on these sessions; the first is to be closed before them. most: calls that may wait to be written."""
+    events = Events(clock=clock, who=Incarnation(CALLER, actor=CALLER))
+    emitting = Emitting(database=database, events=events, hearing=hearing, clock=clock, log=log)
+    intake = Intake(emitting=emitting, clock=clock, most=most)
+    return intake, Hooks(rows=HookRows(database=database, clock=clock), intake=intake, clock=clock, log=log)
+
+
+async def _join(front: Front, database: Database, hooks: Hooks, replica: Replica, log: Log) -> None:
     try:
         # In a thread, as it takes a while that agents and schedules should not have to wait for.
-        api = await asyncio.to_thread(_made, database, replica, log)
+        api, door = await asyncio.to_thread(_made, database, hooks, replica, log)
     except ImportError as error:
         log.error("api.failed", error=str(error), advice="pip install 'tocsin[hub]'")
         return
     # What was made stays: a collection in the middle of a burst need not walk over it.
     gc.freeze()
-    front.join(api)
+    front.join(api, hooks=door)
     log.info("api.joined")
+    await hooks.look()
 
 
-def _made(database: Database, replica: Replica, log: Log) -> Api:
-    """The API. Called in a thread; what it makes belongs to the event loop all the same."""
+def _made(database: Database, hooks: Hooks, replica: Replica, log: Log) -> tuple[Api, Api]:
+    """The API, and what stands below /hooks/. Called in a thread; what it makes belongs to the event loop all the
+    same.
+    """
     from tocsin.edges.http.api import api_of  # noqa: PLC0415
+    from tocsin.edges.http.hooks import HookDoor  # noqa: PLC0415
+    from tocsin.edges.http.throttle import Throttle  # noqa: PLC0415
 
-    return api_of(database=database, replica=replica, is_local=replica.settings.is_http_local, log=log)
+    api = api_of(database=database, replica=replica, is_local=replica.settings.is_http_local, log=log)
+    return api, HookDoor(hooks=hooks, throttle=Throttle(clock=SystemClock()), log=log)

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from tocsin.domain.authority import Scope
-from tocsin.edges.http.operation import OWN_KEY, SCOPE, Json
+from tocsin.edges.http.operation import OWN_BODY, OWN_KEY, SCOPE, Json
 
 ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 """Statuses that any operation may refuse with."""
@@ -38,9 +38,11 @@ class Routes:
         refusals: Sequence[int] = (),
         headers: dict[str, Any] | None = None,
         own_key: bool = False,
+        own_body: dict[str, Any] | None = None,
     ) -> None:
         """also: further statuses of success, with their words; own_key: what an Idempotency-Key means is the
-        endpoint's affair. The endpoint's docstring describes it.
+        endpoint's affair; own_body: how the description tells of a body that the endpoint reads itself. The endpoint's
+        docstring describes it.
         """
         bodies = OF_BODIES if method in ("POST", "PATCH", "PUT") else ()
         once = (409,) if method == "POST" else ()
@@ -51,6 +53,8 @@ class Routes:
         }
         if own_key:
             extra[OWN_KEY] = True
+        if own_body is not None:
+            extra |= {OWN_BODY: True, **own_body}
         summary, _, description = (endpoint.__doc__ or "").strip().partition("\n")
         responses: dict[int | str, dict[str, Any]] = {
             code: {"model": told, "description": words, **({"headers": headers} if headers else {})}
