@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Final, NoReturn
 
 from tocsin.domain.errors import Unverified
 from tocsin.domain.event import MAX_ID
@@ -63,7 +63,7 @@ def verify(hook: Hook, keys: Sequence[bytes], headers: Mapping[str, str], body: 
     return Verified(given or f"sha256:{digest.hex()}", kind, digest)
 
 
-def refuse_unknown(body: bytes) -> None:
+def refuse_unknown(body: bytes) -> NoReturn:
     """It takes as long as a call that is signed wrongly.
 
     Raises: Unverified, always.

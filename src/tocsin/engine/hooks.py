@@ -89,7 +89,6 @@ class Hooks:
         keys = self._keys(name, known.hook) if known is not None else []
         if known is None or (known.hook.is_verified and not keys):
             refuse_unknown(body)
-            raise AssertionError("an unknown hook was let in")
         verified = verify(known.hook, keys, headers, body, now=self._instant())
         if known.is_broken:
             raise Conflict(f"trigger {name!r} is quarantined, so that a call would come to nothing")
