@@ -3,7 +3,14 @@
 import subprocess
 import sys
 
-MODULES = ("benchmarks.cron", "benchmarks.startup", "benchmarks.engine", "benchmarks.agents", "benchmarks.peers")
+MODULES = (
+    "benchmarks.cron",
+    "benchmarks.startup",
+    "benchmarks.engine",
+    "benchmarks.agents",
+    "benchmarks.hooks",
+    "benchmarks.peers",
+)
 
 quick = sys.argv[1:] == ["--quick"]
 for module in ("benchmarks.peers",) if quick else MODULES:
