@@ -10,6 +10,7 @@ MODULES = (
     "benchmarks.listing",
     "benchmarks.agents",
     "benchmarks.stream",
+    "benchmarks.hooks",
     "benchmarks.peers",
 )
 

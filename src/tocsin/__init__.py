@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         TocsinError,
     )
     from tocsin.domain.event_rule import on_event
+    from tocsin.domain.hook import webhook
     from tocsin.domain.schedule import Schedule, at, cron, every, next_after
     from tocsin.run import Run
 
@@ -37,6 +38,7 @@ __all__ = [
     "load_app",
     "next_after",
     "on_event",
+    "webhook",
 ]
 
 _HOMES: Final = {
@@ -52,6 +54,7 @@ _HOMES: Final = {
         "TocsinError",
     ),
     "tocsin.domain.event_rule": ("on_event",),
+    "tocsin.domain.hook": ("webhook",),
     "tocsin.domain.schedule": ("Schedule", "at", "cron", "every", "next_after"),
     "tocsin.run": ("Run",),
 }

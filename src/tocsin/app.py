@@ -92,8 +92,8 @@ class Hub:
         input: object = None,  # noqa: A002 — the word that the author's face uses everywhere
         **options: Unpack[TriggerOptions],
     ) -> None:
-        """The agent is called as the schedule says, or by the events that on_event(…) names; without either, when it is
-        fired by hand.
+        """The agent is called as the schedule says, by the events that on_event(…) names, or over HTTP as
+        hook=webhook(…) says; without any of them, when it is fired by hand.
 
         Raises: BadInput, PayloadTooLarge.
         """
@@ -109,7 +109,7 @@ class Hub:
             schedule=schedule if isinstance(schedule, Schedule) else None,
             event=event,
             input=json_value(input, what=f"trigger {name!r}: input"),
-            **{"overlap": default_overlap(event)} | fields,
+            **{"overlap": default_overlap(event, fields.get("hook"))} | fields,
         )
         if self._triggers.setdefault(name, trigger) != trigger:
             raise BadInput(f"trigger {name!r} is declared twice, differently: give one of them another name")

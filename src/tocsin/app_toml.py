@@ -182,12 +182,14 @@ class _Reading:
         with self._faults_at(f"{key}.input"):
             fields["input"] = json_value(table.get("input"), what="input")
         fields["schedule"] = self._schedule(key, table)
-        if "on_event" in table:
+        caller = next((name for name in ("on_event", "hook") if name in table), None)
+        if caller is not None:
             for stray in [name for name in ("input", *RULE_KEYS) if name in table]:
-                self._fault(f"{key}.{stray}", "does not go with on_event")
+                self._fault(f"{key}.{stray}", f"does not go with {caller}")
             fields |= {"input": None, "schedule": None}
-            fields["event"] = self._event(f"{key}.on_event", table["on_event"])
-            fields.setdefault("overlap", default_overlap(fields["event"]))
+            if "on_event" in table:
+                fields["event"] = self._event(f"{key}.on_event", table["on_event"])
+            fields.setdefault("overlap", default_overlap(fields.get("event"), fields.get("hook")))
         spec = self._spec("trigger", key, name, fields)
         if spec is not None and len(self._faults) == before:
             self._triggers.append(replace(spec, agent=str(agent)))
@@ -223,7 +225,10 @@ class _Reading:
                 if text not in told:
                     self._fault(f"{key}.{option}", text.removeprefix(f"{option} "))
                 told.add(text)
-        return build(name=name, **fields) if len(self._faults) == before else None
+        if len(self._faults) == before:
+            with self._faults_at(key, f"{kind} {name!r}: "):
+                return build(name=name, **fields)
+        return None
 
     def _schedule(self, key: str, table: Table) -> Schedule | None:
         """None also where there was a fault."""

@@ -12,6 +12,7 @@ import msgspec
 from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.duration import parse_duration
 from tocsin.domain.errors import BadInput
+from tocsin.domain.hook import Hook, read_hook
 from tocsin.domain.payload import encode
 from tocsin.domain.trigger import CatchUp, Overlap
 
@@ -51,6 +52,7 @@ class TriggerOptions(TypedDict, total=False):
     grace: Length
     expires_after: Length | None
     priority: int
+    hook: Hook | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,19 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise BadInput(f"{value!r}: must be a text")
     return value
+
+
+def _hook(value: object) -> Hook:
+    if isinstance(value, Hook):
+        return value
+    if not isinstance(value, Mapping):
+        raise BadInput(
+            f'{value!r}: must be webhook(…), or a table such as {{scheme = "github", secret = "GITHUB_SECRET"}}'
+        )
+    try:
+        return read_hook(value)
+    except BadInput as fault:
+        raise BadInput(str(fault).removeprefix("hook ").removeprefix("hook: ")) from None
 
 
 def _or_none(read: Callable[[Any], object]) -> Callable[[Any], object]:
@@ -133,6 +148,7 @@ TRIGGER_OPTIONS: Final[Mapping[str, Option]] = {
     "grace": Option("grace", _length),
     "expires_after": Option("expires_after", _or_none(_length)),
     "priority": Option("priority", _count),
+    "hook": Option("hook", _or_none(_hook)),
 }
 
 

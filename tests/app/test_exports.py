@@ -24,6 +24,7 @@ PUBLIC = [
     "load_app",
     "next_after",
     "on_event",
+    "webhook",
 ]
 
 

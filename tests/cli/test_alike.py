@@ -21,7 +21,9 @@ from tests.engine.building import a_trigger, an_app
 from tocsin.cli.exits import code_of
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
+from tocsin.domain.event import Event
 from tocsin.domain.event_rule import on_event
+from tocsin.domain.hook import webhook
 from tocsin.domain.jsonable import jsonable
 from tocsin.domain.schedule import Schedule, cron, every
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
@@ -72,6 +74,9 @@ PARIS = Schedule.from_json(NEW_SCHEDULE)
 ON_ORDERS = on_event("order.paid", where="data.n > `1`", debounce="5s")
 ORDERS = {"type": "order.paid", "where": "data.n > `1`", "debounce_seconds": 5}
 ORDERS_IN_WORDS = '{{"type": "order.paid", "where": "data.n > `1`", "debounce": "5s"}}'
+GITHUB = webhook("github", secret=["NEW_SECRET", "OLD_SECRET"])
+HOOK = {"scheme": "github", "secret": ["NEW_SECRET", "OLD_SECRET"]}
+HOOK_IN_WORDS = '{{"scheme": "github", "secret": ["NEW_SECRET", "OLD_SECRET"]}}'
 RANGE = {"since": "2026-03-01T00:00:00Z", "until": "2026-03-01T03:00:00Z"}
 
 DONE = [
@@ -100,6 +105,24 @@ DONE = [
         lambda c, i: c.edit_trigger(f"{i.t}-ear", lambda spec: replace(spec, schedule=None, event=on_event("x.*"))),
         ("PATCH", "/v1/triggers/{t}-ear", {"json": {"event": {"type": "x.*"}}, "headers": {"if-match": '"2"'}}),
         "trigger edit {t}-ear --on-event x.*",
+    ),
+    Case(
+        "add a trigger with a hook",
+        lambda c, i: c.add_trigger(
+            a_trigger(f"{i.t}-hook", event=on_event("push"), hook=GITHUB, overlap=Overlap.QUEUE_ALL)
+        ),
+        (
+            "POST",
+            "/v1/triggers",
+            {"json": {"name": "{t}-hook", "agent": "agent", "event": {"type": "push"}, "hook": HOOK}},
+        ),
+        f"trigger add {{t}}-hook --agent agent --on-event push --hook '{HOOK_IN_WORDS}'",
+    ),
+    Case(
+        "take its hook away",
+        lambda c, i: c.edit_trigger(f"{i.t}-hook", lambda spec: replace(spec, hook=None, event=None)),
+        ("PATCH", "/v1/triggers/{t}-hook", {"json": {"hook": None}, "headers": {"if-match": '"1"'}}),
+        "trigger edit {t}-hook --hook {{}}",
     ),
     Case(
         "edit trigger",
@@ -225,6 +248,33 @@ DONE = [
         ),
     ),
     Case(
+        "list events",
+        lambda c, i: c.events.page(limit=50),
+        ("GET", "/v1/events", {}),
+        "event list",
+        client=lambda c, i: c.events(limit=50),
+    ),
+    Case(
+        "show event",
+        lambda c, i: c.events.show(1),
+        ("GET", "/v1/events/1", {}),
+        "event show 1",
+        client=lambda c, i: c.event(1),
+    ),
+    Case(
+        "emit",
+        lambda c, i: c.emit([Event(id=f"{i.t}-1", source="/told", type="x")]),
+        (
+            "POST",
+            "/v1/events",
+            {
+                "json": [{"specversion": "1.0", "id": "{t}-1", "source": "/told", "type": "x"}],
+                "headers": {"content-type": "application/cloudevents-batch+json"},
+            },
+        ),
+        "emit x --source /told --dedup-key {t}-1",
+    ),
+    Case(
         "create key",
         lambda c, i: c.keys.create(f"{i.t}-key", agents=["agent"]),
         ("POST", "/v1/keys", {"json": {"name": "{t}-key", "scopes": ["agent"], "agents": ["agent"]}}),
@@ -290,6 +340,38 @@ REFUSED = [
         lambda c, i: _now(lambda: a_trigger("x", event=on_event("x"), input=5)),
         ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "event": {"type": "x"}, "input": 5}}),
         "trigger add x --agent agent --on-event x --input 5",
+    ),
+    Case(
+        "a hook without a secret",
+        lambda c, i: _now(lambda: webhook("github")),
+        ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "hook": {"scheme": "github"}}}),
+        'trigger add x --agent agent --hook \'{{"scheme": "github"}}\'',
+    ),
+    Case(
+        "a hook and a schedule",
+        lambda c, i: _now(lambda: a_trigger("x", PARIS, hook=GITHUB)),
+        ("POST", "/v1/triggers", {"json": {"name": "x", "agent": "agent", "hook": HOOK, "schedule": NEW_SCHEDULE}}),
+        f"trigger add x --agent agent --cron '0 9 * * *' --hook '{HOOK_IN_WORDS}'",
+    ),
+    Case(
+        "no event",
+        lambda c, i: c.events.show(77),
+        ("GET", "/v1/events/77", {}),
+        "event show 77",
+        client=lambda c, i: c.event(77),
+    ),
+    Case(
+        "an event in the hub's name",
+        lambda c, i: c.emit([Event(id="1", source="tocsin", type="x")]),
+        (
+            "POST",
+            "/v1/events",
+            {
+                "json": {"specversion": "1.0", "id": "1", "source": "tocsin", "type": "x"},
+                "headers": {"content-type": "application/cloudevents+json"},
+            },
+        ),
+        "emit x --source tocsin --dedup-key 1",
     ),
     Case(
         "a version that moved on",
@@ -405,6 +487,7 @@ def ids(dsn: str) -> dict[str, Ids]:
         async with Opened(dsn) as control:
             names = [f"of-{edge}" for edge in EDGES]
             await control.declare(an_app(*(a_trigger(name, every("1h")) for name in [*names, "shared"])))
+            await control.emit([Event(id="1", source="/shop", type="order.paid", data={"n": 1})])
             found = {}
             for edge, name in zip(EDGES, names, strict=True):
                 ended = (await control.fire(name))["id"]
@@ -433,6 +516,8 @@ def filled(value: Any, ids: Ids) -> Any:
     match value:
         case dict():
             return {name: filled(part, ids) for name, part in value.items()}
+        case list():
+            return [filled(part, ids) for part in value]
         case str():
             return value.replace("{t}", ids.t).replace("{queued}", str(ids.queued)).replace("{ended}", str(ids.ended))
         case _:

@@ -64,7 +64,7 @@ class Served:
     """``tocsin serve`` in a process of its own, which begins again at the same address."""
 
     def __init__(self, place: Path, dsn: str, **settings: object) -> None:
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.log = place / "hub.log"
         (place / "empty.py").write_text("from tocsin import Hub\n\nhub = Hub()\n")
         environ = {key: value for key, value in os.environ.items() if not key.startswith("TOCSIN_")}
@@ -94,7 +94,7 @@ class Served:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

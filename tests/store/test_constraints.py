@@ -279,3 +279,31 @@ def test_the_documented_graph_is_the_one_that_is_enforced() -> None:
     names = "|".join(state.value for state in RunState)
     told = set(re.findall(rf"^\s*({names})\s*-->\s*({names})", graph, re.MULTILINE))
     assert told == {(start.value, end.value) for start, ends in TRANSITIONS.items() for end in ends}
+
+
+EVENT: dict[str, Any] = {"source": "/shop", "id": "1", "type": "order.paid", "data": "{}", "received_at": NOON}
+
+
+async def test_a_webhook_s_body_is_there_with_its_size_and_type_or_not_at_all(table: Table) -> None:
+    await table.insert("events", EVENT)
+    await table.insert("events", EVENT, id="2", body=b"", size=0, media="")
+    for part in ({"body": b"x"}, {"size": 1}, {"media": "x"}, {"body": b"x", "size": 1}):
+        await table.refused("events", EVENT, "events_body_whole", id="3", **part)
+    await table.refused("events", EVENT, "events_extensions_check", id="3", extensions="[]")
+
+
+async def test_what_was_signed_is_taken_once_from_its_source(table: Table) -> None:
+    await table.insert("events", EVENT, digest=b"x")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await table.insert("events", EVENT, id="2", digest=b"x")
+    await table.insert("events", EVENT, source="/other", digest=b"x")
+    await table.insert("events", EVENT, id="3")
+    await table.insert("events", EVENT, id="4")
+
+
+async def test_an_event_came_to_a_run_or_to_a_reason(table: Table) -> None:
+    call = {"event_seq": 1, "trigger_id": TRIGGER, "run_id": UUID(int=7), "reason": None}
+    await table.insert("event_calls", call)
+    await table.insert("event_calls", call, event_seq=2, run_id=None, reason="paused")
+    await table.refused("event_calls", call, "event_calls_run_or_reason", event_seq=3, reason="paused")
+    await table.refused("event_calls", call, "event_calls_run_or_reason", event_seq=3, run_id=None)

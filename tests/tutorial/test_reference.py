@@ -15,6 +15,7 @@ from tocsin.cli import exits
 from tocsin.cli.program import program
 from tocsin.domain.duration import format_duration
 from tocsin.domain.event_rule import OPTIONS as EVENT_OPTIONS
+from tocsin.domain.hook import OPTIONS as HOOK_OPTIONS
 from tocsin.domain.run import TERMINAL, TRANSITIONS, RunState, SkipReason
 from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS
 from tocsin.sdk.client import Client
@@ -71,7 +72,12 @@ def test_every_event_stands_in_the_reference_with_its_level() -> None:
 
 @pytest.mark.parametrize(
     ("after", "options"),
-    [("## Agents", AGENT_OPTIONS), ("## Triggers", TRIGGER_OPTIONS), ("## Events", EVENT_OPTIONS)],
+    [
+        ("## Agents", AGENT_OPTIONS),
+        ("## Triggers", TRIGGER_OPTIONS),
+        ("## Events", EVENT_OPTIONS),
+        ("## Webhooks", HOOK_OPTIONS),
+    ],
 )
 def test_every_option_of_an_app_stands_in_the_reference(after: str, options: Iterable[str]) -> None:
     assert [row[0].strip("`") for row in rows_of("reference/app.md", after=after)] == list(options)

@@ -39,6 +39,9 @@ def sync(
             if names:
                 shown = f": {', '.join(names[:20])}{' …' if len(names) > 20 else ''}" if what != "unchanged" else ""
                 typer.echo(f"{counted(len(names), kind.removesuffix('s'))} {what}{shown}")
+    for trigger in loaded.triggers:
+        if trigger.hook is not None and not trigger.hook.is_verified:
+            say(f"/hooks/{trigger.name} verifies nothing: whoever reaches the port may call {trigger.name}")
 
 
 async def _sync(app: Any, prune: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from tocsin.cli.operations import Row
+from tocsin.domain.event import Event
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.sdk.client import Client
@@ -55,6 +56,31 @@ class Insight:
         return dict(await self._client.forecast(hours))
 
 
+class Events:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
+        source: str | None = None,
+        trigger: str | None = None,
+        called: bool | None = None,
+        since: datetime | None = None,
+    ) -> list[Row]:
+        return await _collected(
+            self._client.events(
+                type=type, source=source, trigger=trigger, called=called, since=since, before=before, limit=limit
+            )
+        )
+
+    async def show(self, number: int) -> Row:
+        return dict(await self._client.event(number))
+
+
 class Elsewhere:
     """Operations of the hub that the client speaks to."""
 
@@ -63,6 +89,7 @@ class Elsewhere:
         self.roster = Roster(client)
         self.keys = Keys(client)
         self.insight = Insight(client)
+        self.events = Events(client)
 
     async def triggers(self, *, limit: int, after: str | None = None) -> list[Row]:
         return await _collected(self._client.triggers(limit=limit, after=after))
@@ -100,6 +127,9 @@ class Elsewhere:
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
     ) -> Row:
         return dict(await self._client.why(name, since=since, until=until, limit=min(limit, MOST_ROWS)))
+
+    async def emit(self, events: Sequence[Event]) -> list[Row]:
+        return [dict(told) for told in await self._client.emit(events)]
 
     async def audit(
         self,

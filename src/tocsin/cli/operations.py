@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from tocsin.domain.event import Event
     from tocsin.domain.run import RunState
     from tocsin.domain.trigger import CatchUp, TriggerSpec
 
@@ -37,6 +38,21 @@ class InsightOperations(Protocol):
     async def forecast(self, hours: float = 24) -> Row: ...
 
 
+class EventOperations(Protocol):
+    async def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
+        source: str | None = None,
+        trigger: str | None = None,
+        called: bool | None = None,
+        since: datetime | None = None,
+    ) -> list[Row]: ...
+    async def show(self, number: int) -> Row: ...
+
+
 class Operations(Protocol):
     """See ``Control``."""
 
@@ -46,6 +62,8 @@ class Operations(Protocol):
     def keys(self) -> KeyOperations: ...
     @property
     def insight(self) -> InsightOperations: ...
+    @property
+    def events(self) -> EventOperations: ...
 
     async def triggers(self, *, limit: int, after: str | None = None) -> list[Row]: ...
     async def trigger(self, name: str) -> Row: ...
@@ -62,6 +80,8 @@ class Operations(Protocol):
     async def why(
         self, name: str, *, since: datetime | None = None, until: datetime | None = None, limit: int = 50
     ) -> Row: ...
+
+    async def emit(self, events: "Sequence[Event]") -> list[Row]: ...
 
     async def audit(
         self,

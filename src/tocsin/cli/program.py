@@ -13,6 +13,8 @@ from tocsin.cli.agents import commands as agent_commands
 from tocsin.cli.audit import add_to as add_audit
 from tocsin.cli.connection import GIVEN_URL
 from tocsin.cli.crontab import commands as import_commands
+from tocsin.cli.events import add_to as add_emit
+from tocsin.cli.events import commands as event_commands
 from tocsin.cli.exits import DONE, INTERRUPTED, REFUSED, code_of, lines_of, say
 from tocsin.cli.instances import commands as instance_commands
 from tocsin.cli.keys import commands as key_commands
@@ -48,8 +50,10 @@ def program() -> typer.Typer:
     add_schedules(app)
     add_audit(app)
     completion.add_to(app)
+    add_emit(app)
     app.add_typer(trigger_commands(), name="trigger", help="Triggers: what is called, and when.")
     app.add_typer(run_commands(), name="run", help="Runs: what was called, and how it ended.")
+    app.add_typer(event_commands(), name="event", help="Events: what was told, and what came of it.")
     app.add_typer(agent_commands(), name="agent", help="Agents: what can be called.")
     app.add_typer(replica_commands(), name="replica", help="Replicas: which hubs are there.")
     app.add_typer(instance_commands(), name="instance", help="Instances: processes that run agents elsewhere.")

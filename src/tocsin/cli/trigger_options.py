@@ -14,6 +14,7 @@ from tocsin.domain.errors import BadInput, PayloadTooLarge
 
 if TYPE_CHECKING:
     from tocsin.domain.event_rule import EventRule
+    from tocsin.domain.hook import Hook as HookSpec
     from tocsin.domain.schedule import Schedule
     from tocsin.domain.trigger import CatchUp as CatchUpPolicy
     from tocsin.domain.trigger import TriggerSpec
@@ -29,6 +30,12 @@ OnEvent = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE|JSON", help='Events that call it: their type, or {"type": …, "where": …}, or {} for none.'
+    ),
+]
+Hook = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help='Who calls it at /hooks/NAME: {"scheme": "github", "secret": VARIABLE}, or {} for nobody.'
     ),
 ]
 Input = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="JSON, @FILE, or @- for stdin.")]
@@ -60,6 +67,7 @@ class Changes:
     at: list[str] | None
     jitter: str | None
     on_event: str | None
+    hook: str | None
     input: str | None
     overlap: str | None
     catch_up: str | None
@@ -76,7 +84,7 @@ class Changes:
         from tocsin.domain.trigger import TriggerSpec, default_overlap  # noqa: PLC0415
 
         spec = self.applied(TriggerSpec(name=name, agent=self.agent or ""))
-        return spec if self.overlap is not None else replace(spec, overlap=default_overlap(spec.event))
+        return spec if self.overlap is not None else replace(spec, overlap=default_overlap(spec.event, spec.hook))
 
     def applied(self, spec: "TriggerSpec") -> "TriggerSpec":
         """The trigger with these changes.
@@ -94,6 +102,8 @@ class Changes:
             changes["input"] = read_input(self.input)
         if self.on_event is not None:
             changes |= {"event": read_event_rule(self.on_event), "schedule": None}
+        if self.hook is not None:
+            changes["hook"] = read_hook_option(self.hook)
         if any(getattr(self, name) for name in SCHEDULE_OPTIONS):
             changes["schedule"] = self._schedule(spec.schedule)
         return replace(spec, **called_by(changes))
@@ -123,6 +133,22 @@ class Changes:
         return built if self.jitter is None else replace(built, jitter=parse_duration(self.jitter))
 
 
+def read_hook_option(text: str) -> "HookSpec | None":
+    """The hook of an option: the options of ``webhook`` as JSON; an empty one is none.
+
+    Raises: BadInput.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from tocsin.domain.hook import Hook  # noqa: PLC0415
+
+    try:
+        given = msgspec.json.decode(text)
+    except ValueError as error:
+        raise BadInput(f'--hook: must be JSON, such as {{"scheme": "github", "secret": VARIABLE}}: {error}') from None
+    return None if given == {} else Hook.from_json(given)
+
+
 def read_event_rule(text: str) -> "EventRule | None":
     """The rule of an option: a type by itself, or the options of ``on_event`` as JSON; an empty one is none.
 
@@ -141,7 +167,7 @@ def read_event_rule(text: str) -> "EventRule | None":
     return read_rule(given) if given else None
 
 
-def read_input(text: str | None) -> Any:
+def read_input(text: str | None, *, option: str = "--input") -> Any:
     """The JSON value of an option, from a file after ``@``, from stdin after ``@-``.
 
     Raises: BadInput, PayloadTooLarge.
@@ -154,7 +180,7 @@ def read_input(text: str | None) -> Any:
     if text is None:
         return None
     if not text.startswith("@"):
-        return msgspec.json.decode(accept(text.encode(errors="replace"), what="--input"))
+        return msgspec.json.decode(accept(text.encode(errors="replace"), what=option))
     name = text[1:]
     try:
         if name == "-":
@@ -165,10 +191,10 @@ def read_input(text: str | None) -> Any:
                 content = file.read(MAX_PAYLOAD + 1)
                 size = max(len(content), os.fstat(file.fileno()).st_size)
             if size > MAX_PAYLOAD:
-                raise PayloadTooLarge(f"--input {name}", size=size, limit=MAX_PAYLOAD)
+                raise PayloadTooLarge(f"{option} {name}", size=size, limit=MAX_PAYLOAD)
     except OSError as error:
-        raise BadInput(f"--input {text}: {error.strerror or error}") from None
-    return msgspec.json.decode(accept(content, what=f"--input {name}"))
+        raise BadInput(f"{option} {text}: {error.strerror or error}") from None
+    return msgspec.json.decode(accept(content, what=f"{option} {name}"))
 
 
 def catch_up_of(text: str | None) -> "CatchUpPolicy | None":

@@ -15,7 +15,7 @@ from tocsin.cli.output import compact, counted, emit, instant, print_fields, pri
 from tocsin.cli.trigger_options import Name
 from tocsin.cli.trigger_runs import backfill, fire, why
 
-IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event"}
+IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event", "hook_text": "hook"}
 """What a person is shown of fields that have a form besides."""
 
 
@@ -94,14 +94,23 @@ async def _answer(
 
 def _tell_added(row: Row, now: datetime) -> None:
     typer.echo(f"{row['name']} is added: {_rhythm(row, now)}")
+    _warn_of_hook(row)
 
 
 def _tell_edited(row: Row, now: datetime) -> None:
     typer.echo(f"{row['name']} is changed, now version {row['version']}: {_rhythm(row, now)}")
+    _warn_of_hook(row)
     if row["source"] != "by hand":
         typer.echo(
             f"tocsin: {row['name']} is declared in {row['source']}: the next `tocsin sync` or `up` takes this back",
             err=True,
+        )
+
+
+def _warn_of_hook(row: Row) -> None:
+    if row["hook"] is not None and row["hook"]["scheme"] == "none":
+        typer.echo(
+            f"tocsin: /hooks/{row['name']} verifies nothing: whoever reaches the port may call {row['name']}", err=True
         )
 
 
@@ -130,7 +139,8 @@ def _rhythm(row: Row, now: datetime) -> str:
     if row["status"] == "broken":
         return f"broken, {row['broken_reason']}"
     if row["event_text"] is not None:
-        return f"{row['event_text']}{', paused' if row['paused'] else ''}"
+        called = f"/hooks/{row['name']}, {row['hook_text']}: " if row["hook_text"] is not None else ""
+        return f"{called}{row['event_text']}{', paused' if row['paused'] else ''}"
     if row["schedule_text"] is None:
         return f"fired by hand, `tocsin trigger fire {row['name']}`"
     if row["paused"]:
@@ -168,6 +178,7 @@ def add(
     at: given.At = None,
     jitter: given.Jitter = None,
     on_event: given.OnEvent = None,
+    hook: given.Hook = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     overlap: given.Overlap = None,
     catch_up: given.CatchUp = None,
@@ -177,7 +188,7 @@ def add(
 ) -> None:
     """A new trigger of a declared agent.
 
-    Without a schedule and --on-event it is fired by hand.
+    Without a schedule, --on-event and --hook it is fired by hand.
     """
     changes = given.Changes(
         agent=agent,
@@ -187,6 +198,7 @@ def add(
         at=at,
         jitter=jitter,
         on_event=on_event,
+        hook=hook,
         input=input,
         overlap=overlap,
         catch_up=catch_up,
@@ -208,6 +220,7 @@ def edit(
     at: given.At = None,
     jitter: given.Jitter = None,
     on_event: given.OnEvent = None,
+    hook: given.Hook = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     overlap: given.Overlap = None,
     catch_up: given.CatchUp = None,
@@ -225,6 +238,7 @@ def edit(
         at=at,
         jitter=jitter,
         on_event=on_event,
+        hook=hook,
         input=input,
         overlap=overlap,
         catch_up=catch_up,

@@ -8,6 +8,8 @@
     │   └── PayloadTooLarge
     ├── Refused                  well-formed, but not in this state
     │   ├── NotFound
+    │   ├── Unverified           a webhook's call that is not its sender's, or not of this moment
+    │   ├── Busy                 so much waits to be written that no more is taken just now
     │   ├── Conflict             somebody else was first
     │   │   └── Stale            the version moved on
     │   ├── Unauthenticated      a hub elsewhere asks for a key, or for another one
@@ -114,6 +116,14 @@ class NotFound(Refused):
         super().__init__(f"no {kind} {str(name)!r}; {hint}")
         self.kind = kind
         self.name = str(name)
+
+
+class Unverified(Refused):
+    code = "unverified"
+
+
+class Busy(Refused):
+    code = "busy"
 
 
 class Conflict(Refused):

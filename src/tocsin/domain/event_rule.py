@@ -16,7 +16,7 @@ from typing import Any, Final
 from tocsin.domain.duration import LONGEST, format_duration, parse_duration
 from tocsin.domain.errors import BadInput
 from tocsin.domain.event import HUB, HUB_TYPES, MAX_ATTRIBUTE, Event
-from tocsin.domain.expression import ask, check_expression, is_true
+from tocsin.domain.expression import Unanswerable, ask, check_expression, is_true
 
 MAX_DEPTH: Final = 8
 MOST_DEPTH: Final = 100
@@ -96,6 +96,17 @@ class EventRule:
             if pattern is not None and (text is None or not pattern.fullmatch(text)):
                 return False
         return self.where is None or is_true(ask(self.where, event.view()))
+
+    def refusal(self, event: Event) -> str | None:
+        """Why it does not match, in words; None where it does."""
+        for name, pattern in zip(("type", "source", "subject"), self._patterns, strict=True):
+            text = getattr(event, name)
+            if pattern is not None and (text is None or not pattern.fullmatch(text)):
+                return f"{name} {text!r} is not {getattr(self, name)}"
+        try:
+            return None if self.where is None or is_true(ask(self.where, event.view())) else f"not so: {self.where}"
+        except Unanswerable as error:
+            return f"no answer to {self.where}: {error}"
 
     def input_of(self, event: Event) -> Any:
         """Raises: Unanswerable."""

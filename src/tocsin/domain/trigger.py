@@ -9,6 +9,7 @@ from typing import Any, Final
 from tocsin.domain.agent import check_name
 from tocsin.domain.errors import BadInput
 from tocsin.domain.event_rule import EventRule
+from tocsin.domain.hook import Hook
 from tocsin.domain.schedule import Schedule
 
 DEFAULT_PRIORITY: Final = 5
@@ -37,7 +38,8 @@ class CatchUp(StrEnum):
 class TriggerSpec:
     """What an author declares. A trigger without a schedule and an event rule is fired by hand.
 
-    event: which events call it, instead of a schedule. input: any JSON value; events bring their own.
+    event: which events call it, instead of a schedule. hook: who calls it at /hooks/NAME; it hears these calls alone,
+    all of them, or those that ``event`` lets through. input: any JSON value; events bring their own.
     overlap_scope: ``trigger``, ``agent``, or ``input.PATH`` (runs of the agent whose input has the same value
     there). grace: how late an occurrence may be taken up and still be on time. catch_up_window: how far back missed
     ones are caught up; None is half the period, at most 4 h, at least 60 s, and 24 h for one-shots. expires_after: how
@@ -48,6 +50,7 @@ class TriggerSpec:
     agent: str
     schedule: Schedule | None = None
     event: EventRule | None = None
+    hook: Hook | None = None
     input: Any = None
     overlap: Overlap = Overlap.SKIP
     overlap_scope: str = "trigger"
@@ -62,6 +65,8 @@ class TriggerSpec:
         check_name("trigger", self.name)
         check_name("agent", self.agent)
         at = f"trigger {self.name!r}"
+        if self.hook is not None:
+            self._check_hook(at)
         if self.event is not None and self.schedule is not None:
             raise BadInput(f"{at}: a schedule and an event rule do not go together: make it two triggers")
         if self.event is not None and self.input is not None:
@@ -79,18 +84,32 @@ class TriggerSpec:
         if self.overlap_scope not in ("trigger", "agent") and not self.overlap_scope.startswith("input."):
             raise BadInput(f"{at}: overlap_scope must be trigger, agent or input.PATH, not {self.overlap_scope!r}")
 
+    def _check_hook(self, at: str) -> None:
+        if self.schedule is not None:
+            raise BadInput(f"{at}: a schedule and a hook do not go together: make it two triggers")
+        if self.event is None:
+            object.__setattr__(self, "event", EVERY_CALL)
+        elif self.event.source is not None:
+            raise BadInput(f"{at}: source does not go with a hook, which is the source itself")
+
+
+EVERY_CALL: Final = EventRule(type="*")
+"""What a hook's trigger hears unless its rule says otherwise."""
+
 
 def called_by(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The changes of a trigger's fields, made whole: what calls it takes the place of what called it before, and an
     event brings its own input.
     """
-    if changes.get("event") is not None:
+    if changes.get("event") is not None or changes.get("hook") is not None:
         return {"schedule": None, "input": None, **changes}
     if changes.get("schedule") is not None:
-        return {"event": None, **changes}
+        return {"event": None, "hook": None, **changes}
+    if "hook" in changes and changes["hook"] is None:
+        return {"event": None, **changes}  # its rule was for the hook's calls, and not for whatever happens
     return dict(changes)
 
 
-def default_overlap(event: EventRule | None) -> Overlap:
+def default_overlap(event: EventRule | None, hook: Hook | None = None) -> Overlap:
     """Of a schedule the next occurrence says the same again; of events each says something else."""
-    return Overlap.SKIP if event is None else Overlap.QUEUE_ALL
+    return Overlap.SKIP if event is None and hook is None else Overlap.QUEUE_ALL

@@ -20,6 +20,7 @@ from tocsin.engine.audit import Audit
 from tocsin.engine.desk import Desk
 from tocsin.engine.editing import Editing, Versions
 from tocsin.engine.emitting import Emitting
+from tocsin.engine.event_views import EventViews
 from tocsin.engine.firing import Firing
 from tocsin.engine.hearing import Hearing
 from tocsin.engine.insight import Insight, span_of
@@ -42,7 +43,7 @@ class Control:
     """Operations on one database. actor: who asks, as the trail will say; desk: of the replica in this process.
 
     hearing: what this process remembers of the triggers that listen. roster: processes that run agents elsewhere.
-    keys: who may do what. insight: what is due, and what came of it.
+    keys: who may do what. insight: what is due, and what came of it. events: what was told, and what came of it.
     """
 
     def __init__(
@@ -68,14 +69,11 @@ class Control:
         self._audit = Audit(database=database)
         self._editing = Editing(database=database, triggers=self._triggers)
         self._firing = Firing(runs=self._runs, row=self._row, desk=desk)
+        events, hearing = Events(clock=clock, who=who), hearing or Hearing()
         self._emitting = Emitting(
-            database=database,
-            events=Events(clock=clock, who=who),
-            hearing=hearing or Hearing(),
-            clock=clock,
-            log=log or Silence(),
-            observer=observer,
+            database=database, events=events, hearing=hearing, clock=clock, log=log or Silence(), observer=observer
         )
+        self.events = EventViews(database=database, events=events, hearing=hearing, trigger_id=self._id_ever)
 
     # --- apps and triggers
 
@@ -165,7 +163,8 @@ class Control:
         return await self._firing.fire_many(name, requests)
 
     async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``.
+        """Of each event, in their order: ``source``, ``id``, ``accepted`` (or known before), the ids of its ``runs``,
+        and beside them the names of their ``triggers``.
 
         When this returns, all of it is committed. Written in parts of up to 200, each whole or not at all; telling the
         same again writes what is missing.
@@ -212,9 +211,7 @@ class Control:
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
         """Newest first. since, until: when they were queued."""
-        trigger_id = await self._triggers.id_ever(trigger) if trigger is not None else None
-        if trigger is not None and trigger_id is None:
-            raise await self._no_trigger(trigger)
+        trigger_id = await self._id_ever(trigger) if trigger is not None else None
         rows = await self._runs.page(
             limit=limit, trigger_id=trigger_id, agent=agent, states=states, before=before, since=since, until=until
         )
@@ -343,6 +340,13 @@ class Control:
     async def now(self) -> datetime:
         """The database's instant."""
         return (await self._triggers.next_wake())[1]
+
+    async def _id_ever(self, name: str) -> UUID:
+        """Also of a trigger that was deleted. Raises: NotFound."""
+        trigger_id = await self._triggers.id_ever(name)
+        if trigger_id is None:
+            raise await self._no_trigger(name)
+        return trigger_id
 
     async def _row(self, name: str) -> TriggerRow:
         row = await self._triggers.get(name)

@@ -47,7 +47,8 @@ class Emitting:
         self._matching = Matching(events=events, hearing=hearing, clock=clock, log=log, observer=observer)
 
     async def emit(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        """Of each event, in their order: ``source``, ``id``, whether it is ``accepted`` or was known, and its ``runs``.
+        """Of each event, in their order: ``source``, ``id``, whether it is ``accepted`` or was known, its ``runs``,
+        and of each of these the name of its trigger in ``triggers``.
 
         Written in parts, each whole or not at all; telling the same again writes what is missing.
 
@@ -56,10 +57,11 @@ class Emitting:
         sizes = [event.check() for event in events]
         answers: list[dict[str, Any]] = []
         for chunk in _chunks(events, sizes):
-            answers += await self._emit(chunk)
+            answers += await self.write(chunk)
         return answers
 
-    async def _emit(self, chunk: Sequence[Event]) -> list[dict[str, Any]]:
+    async def write(self, chunk: Sequence[Event]) -> list[dict[str, Any]]:
+        """The same, in one transaction, of events that were checked."""
         single: dict[Key, Event] = {}
         for event in chunk:
             single.setdefault((event.source, event.id), event)
@@ -68,12 +70,19 @@ class Emitting:
         answers = []
         for event in chunk:
             key = (event.source, event.id)
-            runs = outcome.runs.get(key, []) if key in fresh else []
-            answers.append({"source": event.source, "id": event.id, "accepted": key in fresh, "runs": runs})
-            fresh.discard(key)  # the same one twice is known the second time
+            is_new = fresh.pop(key, None) is not None  # the same one twice is known the second time
+            answers.append(
+                {
+                    "source": event.source,
+                    "id": event.id,
+                    "accepted": is_new,
+                    "runs": outcome.runs.get(key, []) if is_new else [],
+                    "triggers": outcome.triggers.get(key, []) if is_new else [],
+                }
+            )
         return answers
 
-    async def _written(self, events: list[Event]) -> tuple[set[Key], Outcome]:
+    async def _written(self, events: list[Event]) -> tuple[dict[Key, int], Outcome]:
         careful = False
         for tried in range(MOST_TRIES):
             try:
@@ -91,10 +100,10 @@ class Emitting:
             fresh, _, _ = await self._events.insert(session, events, matched=False)
         return fresh, Outcome()
 
-    async def _matched(self, events: list[Event], *, careful: bool) -> tuple[set[Key], Outcome]:
+    async def _matched(self, events: list[Event], *, careful: bool) -> tuple[dict[Key, int], Outcome]:
         async with self._database.transaction() as session:
             fresh, version, now = await self._events.insert(session, events, matched=True)
-            news = [event for event in events if (event.source, event.id) in fresh]
+            news = {fresh[event.source, event.id]: event for event in events if (event.source, event.id) in fresh}
             if not news:
                 return fresh, Outcome()
             outcome = await self._matching.match(session, news, version, now, careful=careful)

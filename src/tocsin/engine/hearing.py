@@ -1,14 +1,15 @@
 """The triggers that listen, as this process remembers them.
 
 Reads: all of them, when the version that came with the events is not the one that is remembered. Whoever writes a
-run holds its trigger first, and finds an older version out. Those of one type are found by it.
+run holds its trigger first, and finds an older version out. Those of one type are found by it. The call of a webhook is
+for its own trigger, and for those that name such a source; else whoever may call one hook could call every trigger.
 """
 
 from dataclasses import dataclass
 from uuid import UUID
 
 from tocsin.domain.errors import BadInput
-from tocsin.domain.event import Event
+from tocsin.domain.event import HOOKS, Event
 from tocsin.domain.event_rule import EventRule
 from tocsin.domain.trigger import TriggerSpec
 from tocsin.store.database import Session
@@ -42,6 +43,8 @@ class Hearing:
         self._version = ""
         self._by_type: dict[str, list[Listener]] = {}
         self._others: list[Listener] = []
+        self._by_hook: dict[str, Listener] = {}
+        self._to_hooks: list[Listener] = []
         self.unreadable: list[Unreadable] = []
 
     def knows(self, version: str) -> bool:
@@ -52,6 +55,8 @@ class Hearing:
         version, rows = await events.listening(session)
         by_type: dict[str, list[Listener]] = {}
         others: list[Listener] = []
+        by_hook: dict[str, Listener] = {}
+        to_hooks: list[Listener] = []
         unreadable: list[Unreadable] = []
         for row in rows:
             try:
@@ -60,12 +65,27 @@ class Hearing:
                 unreadable.append(Unreadable(row.id, row.name, row.version, str(error) or type(error).__name__))
                 continue
             kind = listener.rule.exact_type
-            (others if kind is None else by_type.setdefault(kind, [])).append(listener)
-        self._by_type, self._others, self.unreadable, self._version = by_type, others, unreadable, version
+            if listener.spec.hook is not None:
+                by_hook[f"{HOOKS}{listener.name}"] = listener
+            elif (listener.rule.source or "").startswith(HOOKS):
+                to_hooks.append(listener)
+            else:
+                (others if kind is None else by_type.setdefault(kind, [])).append(listener)
+        self._by_type, self._others, self._by_hook, self._to_hooks = by_type, others, by_hook, to_hooks
+        self.unreadable, self._version = unreadable, version
 
     def candidates(self, event: Event) -> list[Listener]:
-        """Those whose type may be the event's, all as of this moment."""
+        """Those whom the event may be for, all as of this moment."""
+        if event.source.startswith(HOOKS):
+            own = self._by_hook.get(event.source)
+            return [*([own] if own is not None else ()), *self._to_hooks]
         return [*self._by_type.get(event.type, ()), *self._others]
+
+    def all_for(self, event: Event) -> list[Listener]:
+        """All but those that hear nothing from where it comes."""
+        if event.source.startswith(HOOKS):
+            return self.candidates(event)
+        return [*(listener for found in self._by_type.values() for listener in found), *self._others]
 
     def forget(self) -> None:
         """It is read anew before it is used again."""

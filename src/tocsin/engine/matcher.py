@@ -62,7 +62,7 @@ class Matcher:
             found = await self._events.take(session, batch=batch)
             if found.now is None:
                 return False
-            readable = [taken.event for taken in found.taken if taken.event is not None]
+            readable = {taken.seq: taken.event for taken in found.taken if taken.event is not None}
             outcome = Outcome()
             if readable:
                 outcome = await self._matching.match(session, readable, found.version, found.now, careful=careful)
@@ -84,7 +84,7 @@ class Matcher:
         """The oldest event that waits is done with: nothing that it calls for can be written."""
         async with self._database.transaction() as session:
             found = await self._events.take(session, batch=1)
-            done = [Taken(taken.source, taken.id, None, reason[:1_000]) for taken in found.taken]
+            done = [Taken(taken.seq, taken.source, taken.id, None, reason[:1_000]) for taken in found.taken]
             await self._events.mark(session, done)
         self._tell(done, Outcome())
 

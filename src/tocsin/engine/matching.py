@@ -2,8 +2,9 @@
 
 Part of its caller's transaction. Reads: what listens, if that has changed; the matched triggers, which it holds so that
 no pause or edit slips in between; the windows that events fall into. Writes, in one statement: runs (unique by trigger
-and event), further input of runs that wait for a window's end, accounts of what was cut off. If the process dies before
-the commit, nothing has happened. A batch costs the same number of statements however many events are in it.
+and event), further input of runs that wait for a window's end, accounts of what was cut off; and in another, what each
+event came to. If the process dies before the commit, nothing has happened. A batch costs the same number of statements
+however many events are in it.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from tocsin.domain.window import Arrival, Waiting, Window, gather
 from tocsin.engine.hearing import Hearing, Listener
 from tocsin.engine.observer import UNOBSERVED, Observer
 from tocsin.store.database import Session
-from tocsin.store.events import Events, MoreInput, NewRun, Written
+from tocsin.store.events import Events, MoreInput, NewRun, Noted, Written
 from tocsin.telemetry import Log
 
 BREATH: Final = 5
@@ -37,6 +38,9 @@ DECIDE_WITHIN: Final = 0.75
 MOST_TRIES: Final = 5
 """Times that what is remembered may prove old within one transaction."""
 
+BROKEN: Final = "broken"
+"""Why an event came to no run: what it calls for was refused, and the trigger is quarantined."""
+
 Key = tuple[str, str]
 Place = tuple[UUID, str]
 Mark = tuple[str, str, str | None]
@@ -45,9 +49,12 @@ Held = Mapping[UUID, tuple[int, datetime | None]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One event that calls one trigger. payload: JSON of what its run is given; window: the key of its window."""
+    """One event that calls one trigger. seq: the event's number; payload: JSON of what its run is given; window: the
+    key of its window.
+    """
 
     listener: Listener
+    seq: int
     event: Event
     payload: bytes
     window: str
@@ -65,18 +72,21 @@ class Call:
 class Outcome:
     """What became of a batch, of which ``done`` events were matched.
 
-    runs: of each event; begins_at: when what was written is to be begun; skips: counts by (trigger, begin of the
-    account, reason); told: lines for the log.
+    runs: of each event, and beside them the names of their triggers; begins_at: when what was written is to be begun;
+    skips: counts by (trigger, begin of the account, reason); noted: what each event came to; told: lines for the log.
     """
 
     done: int = 0
     runs: dict[Key, list[UUID]] = field(default_factory=dict)
+    triggers: dict[Key, list[str]] = field(default_factory=dict)
     begins_at: list[datetime] = field(default_factory=list)
     skips: Counter[tuple[UUID, datetime, str]] = field(default_factory=Counter)
+    noted: list[Noted] = field(default_factory=list)
     told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def skip(self, listener: Listener, first_at: datetime, reason: SkipReason) -> None:
+    def skip(self, listener: Listener, seq: int, first_at: datetime, reason: SkipReason) -> None:
         self.skips[listener.id, first_at, reason.value] += 1
+        self.noted.append(Noted(seq, listener.id, None, reason.value))
         self.told.append(("trigger.skipped", {"trigger": listener.name, "reason": reason.value, "count": 1}))
 
 
@@ -101,12 +111,12 @@ class Matching:
         self._observer = observer
 
     async def match(
-        self, session: Session, events: Sequence[Event], version: str, now: datetime, *, careful: bool = False
+        self, session: Session, events: Mapping[int, Event], version: str, now: datetime, *, careful: bool = False
     ) -> Outcome:
         """Everything that the first ``done`` of the events call for is written.
 
-        version: of what listens, as of these events. careful: trigger by trigger, each in a savepoint, after the
-        database has refused the whole; whose part is refused is quarantined.
+        events: by their numbers. version: of what listens, as of these events. careful: trigger by trigger, each in a
+        savepoint, after the database has refused the whole; whose part is refused is quarantined.
 
         Raises: StatementRefused; Contended, when triggers are changed faster than that.
         """
@@ -118,6 +128,8 @@ class Matching:
             await self._write(session, calls, outcome, now)
         if outcome.skips:
             await self._events.write(session, Written([], [], {}, outcome.skips))
+        if outcome.noted:
+            await self._events.note(session, outcome.noted)
         return outcome
 
     def tell(self, outcome: Outcome) -> None:
@@ -139,7 +151,7 @@ class Matching:
     # --- who is called
 
     async def _calls(
-        self, session: Session, events: Sequence[Event], version: str, now: datetime
+        self, session: Session, events: Mapping[int, Event], version: str, now: datetime
     ) -> tuple[Outcome, list[Call]]:
         """What is called for, by triggers that are held from here on."""
         told: list[tuple[str, dict[str, Any]]] = []
@@ -166,14 +178,14 @@ class Matching:
             self._hearing.forget()
         return told
 
-    async def _ask(self, events: Sequence[Event], outcome: Outcome, now: datetime) -> list[Call]:
+    async def _ask(self, events: Mapping[int, Event], outcome: Outcome, now: datetime) -> list[Call]:
         """The calls of as many events as can be asked about in time; at least of one."""
         calls = []
         ends_at = self._clock.monotonic() + DECIDE_WITHIN
-        for event in events:
+        for seq, event in events.items():
             candidates = iter(self._hearing.candidates(event))
             while some := list(islice(candidates, BREATH)):
-                calls += [call for listener in some if (call := _call(listener, event, outcome, now)) is not None]
+                calls += [call for listener in some if (call := _call(listener, seq, event, outcome, now)) is not None]
                 if any(listener.rule.where is not None for listener in some):
                     await asyncio.sleep(0)
             outcome.done += 1
@@ -189,6 +201,7 @@ class Matching:
             async with session.transaction():
                 await self._write(session, calls, outcome, now)
         except StatementRefused as error:
+            outcome.noted += [Noted(call.seq, listener.id, None, BROKEN) for call in calls]
             if await self._events.quarantine(session, listener.id, listener.version, str(error)):
                 outcome.told.append(("trigger.broken", {"trigger": listener.name, "reason": str(error)}))
 
@@ -216,7 +229,7 @@ class Matching:
         _note(draft, there, outcome)
 
 
-def _call(listener: Listener, event: Event, outcome: Outcome, now: datetime) -> Call | None:
+def _call(listener: Listener, seq: int, event: Event, outcome: Outcome, now: datetime) -> Call | None:
     """The call, if it is one. What a filter has no answer for, and what goes in circles, is accounted for."""
     rule = listener.rule
     hour = now.replace(minute=0, second=0, microsecond=0)
@@ -224,13 +237,13 @@ def _call(listener: Listener, event: Event, outcome: Outcome, now: datetime) -> 
         if not rule.matches(event):
             return None
         if event.depth >= rule.max_depth:
-            outcome.skip(listener, hour, SkipReason.DEPTH)
+            outcome.skip(listener, seq, hour, SkipReason.DEPTH)
             return None
         payload = encode(rule.input_of(event), what="input")
-        return Call(listener, event, payload, rule.window_of(event) if rule.is_windowed else "")
+        return Call(listener, seq, event, payload, rule.window_of(event) if rule.is_windowed else "")
     except (Unanswerable, BadInput, ValueError, ArithmeticError, RecursionError) as error:
         # The latter from numbers of thousands of digits, which no key or input can hold.
-        outcome.skip(listener, hour, SkipReason.FILTER)
+        outcome.skip(listener, seq, hour, SkipReason.FILTER)
         fields = {"trigger": listener.name, "source": event.source, "id": event.id, "error": str(error)}
         outcome.told.append(("event.unjudged", fields))
         return None
@@ -239,7 +252,7 @@ def _call(listener: Listener, event: Event, outcome: Outcome, now: datetime) -> 
 def _rests(call: Call, held: Held, outcome: Outcome) -> bool:
     paused_at = held[call.listener.id][1]
     if paused_at is not None:
-        outcome.skip(call.listener, paused_at, SkipReason.PAUSED)
+        outcome.skip(call.listener, call.seq, paused_at, SkipReason.PAUSED)
     return paused_at is not None
 
 
@@ -301,6 +314,8 @@ def _note(draft: Draft, there: Mapping[UUID, UUID], outcome: Outcome) -> None:
             continue
         for call in callers:
             outcome.runs.setdefault(call.key, []).append(found)
+            outcome.triggers.setdefault(call.key, []).append(call.listener.name)
+            outcome.noted.append(Noted(call.seq, call.listener.id, found))
         if run_id in new and found == run_id:
             fields = {"trigger": callers[0].listener.name, "run_id": str(run_id)}
             outcome.told.append(("trigger.fired", fields))

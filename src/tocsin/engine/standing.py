@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tocsin.engine.views import event_text
+from tocsin.engine.views import event_text, hook_text
 from tocsin.store.trigger_rows import TriggerRow
 
 
@@ -31,9 +31,16 @@ def _unarmed(row: TriggerRow) -> str:
         case "waiting":
             return "It counts from the end of its run in hand, which has not ended yet."
         case "listening":
-            return f"It runs when an event comes: {event_text(row.policy)}."
+            return _listening(row)
         case _:
             return f"It has no schedule: it runs when fired, as by `tocsin trigger fire {row.name}`."
+
+
+def _listening(row: TriggerRow) -> str:
+    hook = hook_text(row.policy)
+    if hook is None:
+        return f"It runs when an event comes: {event_text(row.policy)}."
+    return f"It runs when it is called at /hooks/{row.name} ({hook}): {event_text(row.policy)}."
 
 
 def _armed(row: TriggerRow) -> str:

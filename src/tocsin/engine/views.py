@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from tocsin.domain.errors import BadInput
+from tocsin.domain.hook import Hook
 from tocsin.domain.schedule import Schedule
 from tocsin.store.trigger_rows import TriggerRow, read_event, read_schedule
 
@@ -42,7 +43,8 @@ def history_view(history: dict[str, list[dict[str, Any]]]) -> dict[str, list[dic
 def trigger_view(row: TriggerRow) -> dict[str, Any]:
     """A trigger as it stands.
 
-    schedule, event: in the form in which they are written, None where they cannot be read; …_text: the same in words.
+    schedule, event, hook: in the form in which they are written, None where they cannot be read; …_text: the same in
+    words.
     """
     return {
         "id": row.id,
@@ -52,6 +54,8 @@ def trigger_view(row: TriggerRow) -> dict[str, Any]:
         "schedule_text": schedule_text(row.schedule),
         "event": _event_form(row.policy),
         "event_text": event_text(row.policy),
+        "hook": _hook_form(row.policy),
+        "hook_text": hook_text(row.policy),
         "status": "paused" if row.paused and row.status in ("armed", "listening") else row.status,
         "paused": list(row.paused),
         "paused_at": row.paused_at,
@@ -68,7 +72,8 @@ def trigger_view(row: TriggerRow) -> dict[str, Any]:
 def trigger_detail(row: TriggerRow) -> dict[str, Any]:
     policy = _json(row.policy)
     if isinstance(policy, dict):
-        policy.pop("event", None)  # it stands beside it
+        for name in ("event", "hook"):  # they stand beside it
+            policy.pop(name, None)
     return trigger_view(row) | {
         "policy": policy,
         "input": _json(row.input),
@@ -110,6 +115,26 @@ def event_text(policy: str) -> str | None:
         return None if form is None else str(read_event(form))
     except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
         return policy[:80]
+
+
+def _hook_form(policy: str) -> dict[str, Any] | None:
+    hook = _hook_of(policy)
+    return None if hook is None else hook.to_json()
+
+
+def hook_text(policy: str) -> str | None:
+    """``github, secret GITHUB_WEBHOOK_SECRET``."""
+    hook = _hook_of(policy)
+    return None if hook is None else str(hook)
+
+
+def _hook_of(policy: str) -> Hook | None:
+    """None also where it cannot be read."""
+    try:
+        form = msgspec.json.decode(policy).get("hook")
+        return None if form is None else Hook.from_json(form)
+    except (BadInput, ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def describe(schedule: Schedule) -> str:

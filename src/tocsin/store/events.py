@@ -10,7 +10,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from tocsin.clock import Clock
-from tocsin.domain.event import Event
+from tocsin.domain.event import Event, Received
 from tocsin.domain.trigger import TriggerSpec
 from tocsin.domain.window import Window
 from tocsin.store.attempts import sparse
@@ -33,6 +33,7 @@ class Listening:
 class Taken:
     """An event that waited to be matched; None, with why, where nobody can read it."""
 
+    seq: int
     source: str
     id: str
     event: Event | None
@@ -74,6 +75,16 @@ class MoreInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """What an event came to at one trigger: a run, or the reason why there is none."""
+
+    seq: int
+    trigger_id: UUID
+    run_id: UUID | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a batch of events came to. skips: counts by (trigger, begin of the account, reason)."""
 
@@ -90,8 +101,8 @@ class Events:
 
     async def insert(
         self, session: Session, events: Sequence[Event], *, matched: bool
-    ) -> tuple[set[tuple[str, str]], str, datetime]:
-        """((source, id) of those that were not known, the version of what listens, the database's instant).
+    ) -> tuple[dict[tuple[str, str], int], str, datetime]:
+        """(the numbers of those that were not known, the version of what listens, the database's instant).
 
         matched: triggers are looked for in the same transaction; else whoever takes them up does so.
         """
@@ -104,9 +115,11 @@ class Events:
             types=[event.type for event in events],
             subjects=sparse([event.subject for event in events]),
             times=sparse([event.time for event in events]),
-            datas=[msgspec.json.encode(event.data).decode() for event in events],
+            extensions=sparse([_json(event.extensions) if event.extensions else None for event in events]),
+            **_received_columns([event.received for event in events]),
+            datas=[_json(event.data) for event in events],
         )
-        fresh = {(row["source"], row["id"]) for row in rows if row["source"] is not None}
+        fresh = {(row["source"], row["id"]): row["seq"] for row in rows if row["source"] is not None}
         version, now = next((row["version"], row["now"]) for row in rows if row["source"] is None)
         return fresh, version, now
 
@@ -174,6 +187,16 @@ class Events:
         )
         return {row["id"]: row["run_id"] for row in rows}
 
+    async def note(self, session: Session, noted: Sequence[Noted]) -> None:
+        """What events came to is on record. Idempotent by event and trigger."""
+        await session.fetch(
+            "note_events",
+            seqs=[one.seq for one in noted],
+            trigger_ids=[one.trigger_id for one in noted],
+            run_ids=sparse([one.run_id for one in noted]),
+            reasons=sparse([one.reason for one in noted]),
+        )
+
     async def mark(self, session: Session, done: Sequence[Taken]) -> None:
         """These events were matched, or can be read by nobody."""
         await session.fetch(
@@ -198,12 +221,28 @@ class Events:
 
 def _taken(row: Record) -> Taken:
     """jsonb holds what our reader refuses: numbers beyond a double, and any depth."""
+    seq, source, event_id = row["seq"], row["source"], row["id"]
     try:
         data = msgspec.json.decode(row["data"])
+        extensions = msgspec.json.decode(row["extensions"] or "{}")
     except (ValueError, RecursionError) as error:
-        return Taken(row["source"], row["id"], None, f"its data cannot be read: {type(error).__name__}: {error}"[:500])
+        return Taken(seq, source, event_id, None, f"its data cannot be read: {type(error).__name__}: {error}"[:500])
     fields: dict[str, Any] = {name: row[name] for name in ("id", "source", "type", "subject", "time", "depth")}
-    return Taken(row["source"], row["id"], Event(data=data, **fields))
+    return Taken(seq, source, event_id, Event(data=data, extensions=extensions, **fields))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _received_columns(received: Sequence[Received | None]) -> dict[str, object]:
+    """How webhooks' calls came; nothing of what came otherwise."""
+    return {
+        "bodies": sparse([one.body if one else None for one in received]),
+        "sizes": sparse([one.size if one else None for one in received]),
+        "medias": sparse([one.media if one else None for one in received]),
+        "digests": sparse([one.digest if one else None for one in received]),
+    }
 
 
 def _window(row: Record, due_at: datetime | None) -> Window:

@@ -17,6 +17,7 @@ import msgspec
 from tocsin.domain.agent import AgentSpec, OnLost
 from tocsin.domain.errors import BadInput
 from tocsin.domain.event_rule import EventRule
+from tocsin.domain.hook import Hook
 from tocsin.domain.planning import Plan
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec
@@ -128,10 +129,12 @@ def wake_of(status: str, due_at: datetime | None, pauses: Mapping[str, datetime 
 
 
 def write_policy(spec: TriggerSpec) -> str:
-    """The trigger's policy as canonical JSON text, its event rule included."""
+    """The trigger's policy as canonical JSON text, its event rule and its hook included."""
     event = {} if spec.event is None else {"event": _event_form(spec.event)}
+    hook = {} if spec.hook is None else {"hook": spec.hook.to_json()}
     return msgspec.json.encode(
         event
+        | hook
         | {
             "overlap": spec.overlap.value,
             "overlap_scope": spec.overlap_scope,
@@ -201,6 +204,7 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
             agent=agent,
             schedule=None if schedule is None else read_schedule(schedule),
             event=read_event(fields["event"]) if "event" in fields else None,
+            hook=Hook.from_json(fields["hook"]) if "hook" in fields else None,
             overlap=Overlap(fields["overlap"]),
             overlap_scope=fields["overlap_scope"],
             catch_up=CatchUp(fields["catch_up"]),

@@ -13,11 +13,15 @@ from tocsin.edges.http.api import make_api
 from tocsin.edges.http.front import Front
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.health import Health
+from tocsin.edges.http.hooks import HookDoor, Room
+from tocsin.edges.http.hosting import make_hooks
 from tocsin.edges.http.once import Once
 from tocsin.edges.http.operation import Edge
 from tocsin.edges.http.streams import Streams
 from tocsin.edges.http.throttle import FAILURES, Throttle
 from tocsin.engine.control import Control
+from tocsin.engine.hearing import Hearing
+from tocsin.engine.intake import MOST_WAITING
 from tocsin.engine.keys import KeyRing
 from tocsin.store.answers import Answers
 from tocsin.store.database import Database
@@ -133,6 +137,8 @@ def a_front(
     is_local: bool = True,
     failures: int = FAILURES,
     control: type[Control] = Control,
+    room: Room | None = None,
+    most_waiting: int = MOST_WAITING,
 ) -> Front:
     """The whole of what stands on the port."""
     gate = Gate(
@@ -151,7 +157,9 @@ def a_front(
         log=log,
     )
     front = Front(Health("0", lambda: None), log=log)
-    front.join(make_api(edge))
+    _, hooks = make_hooks(database, clock=clock, hearing=Hearing(), log=log, most=most_waiting)
+    throttle = Throttle(clock=clock, failures=failures)
+    front.join(make_api(edge), hooks=HookDoor(hooks=hooks, throttle=throttle, log=log, room=room))
     return front
 
 

@@ -16,7 +16,7 @@ from tocsin.domain.errors import Refused
 from tocsin.edges.http.front import MAX_BODY, Front
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.listener import Listener, bound, url_of
-from tocsin.edges.http.patience import MAX_HEAD, Impatient
+from tocsin.edges.http.patience import MAX_HEAD, Corked, Impatient
 
 pytestmark = pytest.mark.anyio
 
@@ -219,6 +219,35 @@ async def test_a_connection_may_ask_many_times(port: int) -> None:
             await connection.say("GET /v1/agents HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await connection.hear())[0] == 200
             await asyncio.sleep(0.3)
+
+
+async def test_an_answer_leaves_in_one_piece() -> None:
+    class Transport(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__({"socket": "its own"})
+            self.written: list[bytes] = []
+            self.is_closed = False
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            assert not self.is_closed
+            self.written.append(bytes(data))
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    transport = Transport()
+    corked = Corked(transport, asyncio.get_running_loop())
+    corked.write(b"head ")
+    corked.write(b"body")
+    assert transport.written == []
+    await asyncio.sleep(0)
+    assert transport.written == [b"head body"]
+    corked.write(b"last")
+    corked.close()
+    assert (transport.written, transport.is_closed) == ([b"head body", b"last"], True)
+    await asyncio.sleep(0)
+    assert len(transport.written) == 2
+    assert corked.get_extra_info("socket") == "its own"
 
 
 async def test_the_others_are_served_while_some_are_slow(port: int) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
-from tocsin.edges.http import audit, fleet, insight, keys, metrics, runs, stream, triggers
+from tocsin.edges.http import audit, events, fleet, insight, keys, metrics, runs, stream, triggers
 from tocsin.edges.http.describe import described
 from tocsin.edges.http.gate import Gate
 from tocsin.edges.http.once import Once
@@ -98,7 +98,7 @@ def make_api(edge: Edge) -> FastAPI:
     app.router.route_class = Operation
     app.state.edge = edge
     app.state.log = edge.log
-    for noun in (triggers, runs, stream, fleet, insight, keys, audit):
+    for noun in (triggers, runs, events, stream, fleet, insight, keys, audit):
         noun.add_to(app)
     app.add_exception_handler(Exception, on_broken)
     app.add_exception_handler(ClientDisconnect, on_gone)

@@ -11,7 +11,16 @@ from tocsin.domain.errors import BadInput, InvalidSchedule
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.schedule_json import instant
 from tocsin.domain.trigger import CatchUp, Overlap, TriggerSpec, called_by, default_overlap
-from tocsin.edges.http.forms import EXAMPLE_EVENT, EXAMPLE_SCHEDULE, EventForm, ScheduleForm, read_event
+from tocsin.edges.http.forms import (
+    EXAMPLE_EVENT,
+    EXAMPLE_HOOK,
+    EXAMPLE_SCHEDULE,
+    EventForm,
+    HookForm,
+    ScheduleForm,
+    read_event,
+    read_hook,
+)
 from tocsin.edges.http.problems import Problem
 from tocsin.options import TRIGGER_OPTIONS, read_options
 
@@ -84,7 +93,7 @@ class Policy(Body):
 
 
 class NewTrigger(Body):
-    """Without a schedule and an event rule it is fired by hand."""
+    """Without a schedule, an event rule and a hook it is fired by hand."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -97,6 +106,7 @@ class NewTrigger(Body):
                     "policy": {"overlap": "skip", "expires_after": "2h"},
                 },
                 {"name": "review-pull", "agent": "review", "event": EXAMPLE_EVENT, "policy": {"priority": 7}},
+                {"name": "on-push", "agent": "build", "hook": EXAMPLE_HOOK, "event": {"type": "push"}},
             ]
         }
     )
@@ -104,6 +114,9 @@ class NewTrigger(Body):
     agent: str = Field(max_length=MAX_NAME)
     schedule: ScheduleForm | None = Field(default=None, description="When it is called.")
     event: EventForm | None = Field(default=None, description="Which events call it, instead of a schedule.")
+    hook: HookForm | None = Field(
+        default=None, description="Who calls it at /hooks/NAME. The event rule says which of these calls it hears."
+    )
     input: Any = Field(default=None, description="JSON that each run is given. An event brings its own.")
     policy: Policy | None = Field(
         default=None, description="What is left out has its default; overlap is queue_all where events call, else skip."
@@ -113,16 +126,19 @@ class NewTrigger(Body):
         """Raises: BadInput, Problem."""
         schedule = None if self.schedule is None else Schedule.from_json(self.schedule)
         event = None if self.event is None else read_event(self.event)
+        hook = None if self.hook is None else read_hook(self.hook)
         fields = self.policy.fields() if self.policy is not None else {}
-        fields = {"overlap": default_overlap(event)} | fields
-        return TriggerSpec(name=self.name, agent=self.agent, schedule=schedule, event=event, input=self.input, **fields)
+        fields = {"overlap": default_overlap(event, hook)} | fields
+        return TriggerSpec(
+            name=self.name, agent=self.agent, schedule=schedule, event=event, hook=hook, input=self.input, **fields
+        )
 
 
 class TriggerChange(Body):
     """What is named is changed, the rest stays as it is.
 
-    A schedule takes the place of an event rule, and an event rule that of a schedule and of the input. ``null`` takes
-    either away.
+    A schedule takes the place of an event rule and a hook, and either of these that of a schedule and of the input.
+    ``null`` takes each away; without its hook a trigger hears nothing more, unless an event rule comes with that.
     """
 
     model_config = ConfigDict(
@@ -131,6 +147,7 @@ class TriggerChange(Body):
     agent: str | None = Field(default=None, max_length=MAX_NAME)
     schedule: ScheduleForm | None = None
     event: EventForm | None = None
+    hook: HookForm | None = None
     input: Any = None
     policy: Policy | None = None
 
@@ -143,12 +160,14 @@ class TriggerChange(Body):
             changes["schedule"] = None if self.schedule is None else Schedule.from_json(self.schedule)
         if "event" in self.model_fields_set:
             changes["event"] = None if self.event is None else read_event(self.event)
+        if "hook" in self.model_fields_set:
+            changes["hook"] = None if self.hook is None else read_hook(self.hook)
         if "input" in self.model_fields_set:
             changes["input"] = self.input
         if self.policy is not None:
             changes |= self.policy.fields()
         if not changes:
-            raise BadInput("nothing to change: name agent, schedule, event, input or policy")
+            raise BadInput("nothing to change: name agent, schedule, event, hook, input or policy")
         return called_by(changes)
 
 

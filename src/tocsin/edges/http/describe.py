@@ -6,10 +6,12 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from tocsin.edges.http.operation import OWN_KEY, SCOPE
+from tocsin.edges.http.cloud_event_form import CLOUD_EVENT
+from tocsin.edges.http.operation import OWN_BODY, OWN_KEY, SCOPE
 from tocsin.edges.http.problems import MEDIA
 from tocsin.edges.http.routes import REFUSALS
 from tocsin.edges.http.told import ProblemForm, StreamedTransition
+from tocsin.edges.http.told_events import HookAnswer
 
 ABOUT: Final = """\
 Every operation of a hub; each replica answers all of them alike. Instants are ISO 8601 with an offset, and told in
@@ -40,7 +42,7 @@ ONCE: Final = {
 
 WORDS: Final[dict[int, str]] = {
     400: "The body is no JSON, or is nested too deeply.",
-    401: "A key is asked for, or the key opens nothing.",
+    401: "A key is asked for, or the key opens nothing; a hook's call is not signed as it asks.",
     403: "The key has another scope, or the request comes from elsewhere.",
     404: "There is nothing under that name.",
     409: "It cannot be done as things stand.",
@@ -49,9 +51,9 @@ WORDS: Final[dict[int, str]] = {
     415: "The body is no JSON, or is compressed.",
     422: "What was written is wrong; nothing was changed. `field` names what is at fault, where it can.",
     428: "If-Match is missing.",
-    429: "Too many keys that open nothing.",
+    429: "Too many keys that open nothing, or calls that are not signed as asked.",
     500: "Something went wrong here.",
-    503: "The database cannot be asked just now, or as many streams are open as may be.",
+    503: "The database cannot be asked just now, or as many streams are open, or as much waits, as may.",
 }
 
 
@@ -68,7 +70,9 @@ def described(app: FastAPI) -> dict[str, Any]:
     parts["responses"] = {str(status): _refusal(words) for status, words in WORDS.items()}
     for method, operation in _operations(found):
         _complete(method, operation)
-    found["paths"] |= _HEALTH
+    schemas["CloudEvent"] = CLOUD_EVENT
+    schemas["HookAnswer"] = HookAnswer.model_json_schema()
+    found["paths"] |= _HOOKS | _HEALTH
     return found
 
 
@@ -82,6 +86,7 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
     for status in operation.pop(REFUSALS):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     operation.pop(OWN_KEY, None)
+    operation.pop(OWN_BODY, None)
     operation["description"] = "\n\n".join(
         part for part in (operation.get("description", ""), f"Scope: `{operation[SCOPE]}`.") if part
     )
@@ -112,6 +117,46 @@ def _health(summary: str, statuses: dict[str, tuple[str, dict[str, Any]]]) -> di
     }
     return {"get": {"tags": ["health"], "summary": summary, "security": [], "responses": responses}}
 
+
+_HOOKS: Final = {
+    "/hooks/{trigger}": {
+        "post": {
+            "tags": ["hooks"],
+            "operationId": "call_hook",
+            "summary": "Call a trigger, as somebody else's webhook",
+            "description": "JSON or a form, signed as the trigger's hook asks. When this answers, the call is an event "
+            "that is committed. Its id is taken once: a call that comes again is answered with `duplicate`, and "
+            "nothing is done twice. A hook that is not there is refused as one that is called wrongly.",
+            "security": [],
+            "parameters": [
+                {
+                    "name": "trigger",
+                    "in": "path",
+                    "required": True,
+                    "description": "The trigger's name.",
+                    "schema": {"type": "string", "minLength": 1},
+                    "example": "review-pull",
+                }
+            ],
+            "requestBody": {
+                "content": {
+                    "application/json": {"schema": {}, "example": {"type": "invoice.paid", "data": {"id": 42}}},
+                    "application/x-www-form-urlencoded": {"schema": {"type": "object"}, "example": {"text": "hello"}},
+                }
+            },
+            "responses": {
+                "200": {
+                    "description": "It is committed.",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/HookAnswer"}}},
+                },
+                **{
+                    str(status): {"$ref": f"#/components/responses/{status}"}
+                    for status in (400, 401, 403, 413, 415, 429, 500, 503)
+                },
+            },
+        }
+    }
+}
 
 _HEALTH: Final = {
     "/healthz": _health("Whether the process lives", {"200": ("It does.", {"status": "alive", "version": "0.1.0"})}),

@@ -8,6 +8,7 @@ from tocsin.domain.errors import BadInput
 from tocsin.domain.event import MAX_ATTRIBUTE
 from tocsin.domain.event_rule import DEFAULT_BATCH, MAX_BATCH, MAX_DEPTH, MOST_DEPTH, SHORTEST, EventRule
 from tocsin.domain.expression import MAX_LENGTH
+from tocsin.domain.hook import Encoding, Hook, Scheme
 from tocsin.edges.http.problems import Problem
 
 EXAMPLE_SCHEDULE: Final[Any] = {"rules": [{"cron": "0 9 * * mon-fri", "tz": "Europe/Paris"}]}
@@ -123,6 +124,60 @@ EventForm = Annotated[
         }
     ),
 ]
+
+
+EXAMPLE_HOOK: Final[Any] = {"scheme": "github", "secret": "GITHUB_WEBHOOK_SECRET"}
+
+
+def _header(words: str, example: str) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": 100, "description": words, "examples": [example]}
+
+
+HookForm = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "Who may call it at /hooks/NAME; see the guide to webhooks. What follows tolerance_seconds "
+            "is for hmac.",
+            "properties": {
+                "scheme": {"enum": list(Scheme), "description": "none: whoever reaches the port."},
+                "secret": {
+                    "anyOf": [
+                        {"type": "string"},
+                        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+                    ],
+                    "description": "The name of the variable in the hub's environment that has it; two while it is "
+                    "exchanged. Never the secret.",
+                },
+                "tolerance_seconds": {"type": "number", "minimum": 1, "maximum": 86_400, "default": 300},
+                "header": _header("Where the signature stands.", "x-signature"),
+                "prefix": {"type": "string", "maxLength": 200, "description": "What stands before it there."},
+                "encoding": {"enum": list(Encoding), "default": "hex"},
+                "signed": {
+                    "type": "string",
+                    "maxLength": 200,
+                    "description": "What it covers; {body} alone, or {timestamp}.{body} with a timestamp_header.",
+                    "examples": ["v0:{timestamp}:{body}"],
+                },
+                "timestamp_header": _header("Where the seconds since 1970 stand.", "x-timestamp"),
+                "id_header": _header("Where the call's id stands.", "x-delivery"),
+                "type_header": _header("Where its type stands.", "x-event"),
+            },
+            "required": ["scheme"],
+            "additionalProperties": False,
+            "examples": [EXAMPLE_HOOK],
+        }
+    ),
+]
+
+
+def read_hook(form: dict[str, Any]) -> Hook:
+    """Raises: Problem."""
+    try:
+        return Hook.from_json(form)
+    except BadInput as fault:
+        raise Problem(422, fault.code, str(fault), field="hook") from None
 
 
 def read_event(form: dict[str, Any]) -> EventRule:

@@ -25,6 +25,8 @@ Api = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BODY: Final = MAX_PAYLOAD
 
+BELOW_HOOKS: Final = "/hooks/"
+
 JOINS_WITHIN: Final = 10.0
 """Seconds that a request waits for a hub that starts."""
 
@@ -43,11 +45,13 @@ class Front:
         self._health = health
         self._log = log
         self._api: Api | None = None
+        self._hooks: Api | None = None
         self._joined = asyncio.Event()
 
-    def join(self, api: Api) -> None:
-        """From now on the API answers, first those who have waited for it."""
+    def join(self, api: Api, *, hooks: Api | None = None) -> None:
+        """From now on the API answers, first those who have waited for it; and what stands below /hooks/."""
         self._api = api
+        self._hooks = hooks
         self._joined.set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -67,6 +71,8 @@ class Front:
                 await self._joined.wait()
         if self._api is None:
             await answer.refuse(503, "Service Unavailable", "starting", "the hub is starting: try again")
+        elif self._hooks is not None and scope["path"].startswith(BELOW_HOOKS):
+            await self._guarded(self._hooks, scope, receive, answer)
         else:
             await self._guarded(self._api, scope, receive, answer)
 

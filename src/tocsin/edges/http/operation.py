@@ -34,6 +34,9 @@ SCOPE: Final = "x-tocsin-scope"
 OWN_KEY: Final = "x-tocsin-own-key"
 """What an Idempotency-Key means is the endpoint's affair, and its answer is not kept."""
 
+OWN_BODY: Final = "x-tocsin-own-body"
+"""What a body may be is the endpoint's affair."""
+
 T = TypeVar("T")
 
 
@@ -72,6 +75,7 @@ class Operation(APIRoute):
         answer = super().get_route_handler()
         extra: Mapping[str, Any] = self.openapi_extra or {}
         scope = Scope(extra[SCOPE])
+        has_own_body = bool(extra.get(OWN_BODY))
         is_kept = "POST" in (self.methods or ()) and not extra.get(OWN_KEY)
         known = sorted(parameter.alias for parameter in self.dependant.query_params)
 
@@ -80,7 +84,8 @@ class Operation(APIRoute):
             caller = await edge.gate.admit(request, scope)
             _check_path(request)
             _check_query(request, known)
-            await _check_body(request)
+            if not has_own_body:
+                await _check_body(request)
             key = key_of(request) if request.method == "POST" else None
             traceparent = request.headers.get("traceparent")
             called = partial(edge.called, traceparent) if traceparent else _uncalled

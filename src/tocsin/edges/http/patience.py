@@ -1,7 +1,7 @@
 """A connection whose requests have to arrive in time and whose answers have to be read; its heads are bounded."""
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 import msgspec
@@ -14,6 +14,36 @@ WITHIN: Final = 20.0
 """Seconds from a request's first byte to its last."""
 
 
+class Corked:
+    """A transport through which all that is written in one turn of the event loop goes out in one piece: an answer's
+    head and body would cost a system call each.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+        if len(self._parts) == 1:
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the transport's own."""
+        return getattr(self._transport, name)
+
+
 class Impatient(H11Protocol):
     """One connection. Where no request has begun there is nobody to be told, and it is closed."""
 
@@ -22,7 +52,7 @@ class Impatient(H11Protocol):
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
         self._watch(is_due=True)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from tocsin.domain.errors import (
     BadInput,
+    Busy,
     Contended,
     DatabaseUnavailable,
     InvalidSchedule,
@@ -26,16 +27,20 @@ from tocsin.domain.errors import (
     Stale,
     StoreError,
     TocsinError,
+    Unverified,
 )
 
 MEDIA: Final = "application/problem+json"
 RETRY_AFTER: Final = {"retry-after": "1"}
+CHALLENGE_OF_HOOKS: Final = {"www-authenticate": 'Signature realm="tocsin"'}
 
 #: The first that fits counts.
 STATUSES: Final[tuple[tuple[type[TocsinError], int], ...]] = (
     (PayloadTooLarge, 413),
     (BadInput, 422),
     (NotFound, 404),
+    (Unverified, 401),
+    (Busy, 503),
     (Stale, 412),
     (Refused, 409),
     (LeaseLost, 409),

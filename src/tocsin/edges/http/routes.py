@@ -8,7 +8,7 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from tocsin.domain.authority import Scope
-from tocsin.edges.http.operation import OWN_KEY, SCOPE, Json
+from tocsin.edges.http.operation import OWN_BODY, OWN_KEY, SCOPE, Json
 
 ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 """Statuses that any operation may refuse with."""
@@ -41,10 +41,11 @@ class Routes:
         headers: dict[str, Any] | None = None,
         own_key: bool = False,
         streamed_as: type[Response] | None = None,
+        own_body: dict[str, Any] | None = None,
     ) -> None:
         """also: further statuses of success, with their words; own_key: what an Idempotency-Key means is the
-        endpoint's affair; streamed_as: the answer goes on, in events that are told. The endpoint's docstring describes
-        it.
+        endpoint's affair; streamed_as: the answer goes on, in events that are told; own_body: how the description
+        tells of a body that the endpoint reads itself. The endpoint's docstring describes it.
         """
         bodies = OF_BODIES if method in ("POST", "PATCH", "PUT") else ()
         once = (409,) if method == "POST" else ()
@@ -55,6 +56,8 @@ class Routes:
         }
         if own_key:
             extra[OWN_KEY] = True
+        if own_body is not None:
+            extra |= {OWN_BODY: True, **own_body}
         summary, _, description = (endpoint.__doc__ or "").strip().partition("\n")
         responses: dict[int | str, dict[str, Any]] = {
             code: {"model": told, "description": words, **({"headers": headers} if headers else {})}

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tocsin.edges.http.forms import EventForm
+from tocsin.edges.http.forms import EventForm, HookForm
 
 
 def example(**fields: Any) -> ConfigDict:
@@ -50,6 +50,8 @@ class Trigger(BaseModel):
     schedule_text: str | None = Field(description="The schedule in words.")
     event: EventForm | None = Field(description="Which events call it.")
     event_text: str | None = Field(description="The same in words.")
+    hook: HookForm | None = Field(description="Who calls it at /hooks/NAME.")
+    hook_text: str | None = Field(description="The same in words.")
     status: str = Field(description="armed, paused, waiting, ended, manual, listening or broken.")
     paused: list[str] = Field(description="The reasons for which it rests.")
     paused_at: datetime | None

@@ -52,12 +52,15 @@ class Repeat(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """path: its parts, not yet quoted. body: None where there is none. key: its Idempotency-Key."""
+    """path: its parts, not yet quoted. body: None where there is none; media: of which type it is. key: its
+    Idempotency-Key.
+    """
 
     method: str
     path: Sequence[str]
     query: Mapping[str, Any] | None = None
     body: Any = None
+    media: str = "application/json"
     key: str | None = None
     if_match: str | None = None
     last_event_id: str | None = None
@@ -178,7 +181,7 @@ class Asking:
                     request.method,
                     self.address.url + request.target,
                     content=b"" if request.body is None else msgspec.json.encode(request.body),
-                    headers=request.headers() | ({} if request.body is None else {"content-type": "application/json"}),
+                    headers=request.headers() | ({} if request.body is None else {"content-type": request.media}),
                     timeout=httpx2.Timeout(None, connect=CONNECT_WITHIN),
                 )
         except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as fault:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from tocsin.clock import Clock, SystemClock
 from tocsin.domain.errors import BadInput, Refused, Stale, TocsinError
+from tocsin.domain.event import Event
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine.watching import LONGEST_PAUSE, watched
@@ -17,6 +18,7 @@ from tocsin.sdk.client import told
 from tocsin.sdk.client.address import address_of
 from tocsin.sdk.client.asking import Asking, Request
 from tocsin.sdk.client.changes import Change, Changes, stirred
+from tocsin.sdk.client.emitting import BATCHED, batches
 from tocsin.sdk.client.forms import change_form, input_form, new_form, spec_of
 from tocsin.sdk.client.pages import listed, pages
 from tocsin.settings import load_settings
@@ -240,6 +242,43 @@ class Client:
 
     async def replica(self, name: str) -> told.Replica:
         return await self._get(("replicas", name), told.Replica)
+
+    # --- events
+
+    async def emit(self, events: Sequence[Event]) -> list[told.Told]:
+        """What became of each, in their order. Telling the same again is no fault: it is known then.
+
+        Many go in several requests; of those that were answered all is committed when another fails.
+        """
+        answers: list[told.Told] = []
+        for batch in batches(events):
+            request = Request(method="POST", path=("events",), body=batch, media=BATCHED, key=str(uuid4()))
+            answers += (await self._ask(request, told.AllTold))["items"]
+        return answers
+
+    def events(
+        self,
+        *,
+        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
+        source: str | None = None,
+        id: str | None = None,  # noqa: A002 — likewise
+        trigger: str | None = None,
+        called: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[told.EventRow]:
+        """The latest first, with what each came to. called: only those that came to a run, or to none; before: a
+        number; limit: see ``triggers``.
+        """
+        span = {"since": since, "until": until, "before": before}
+        query = {"type": type, "source": source, "id": id, "trigger": trigger, "called": called, **span}
+        return pages(self._asking, ("events",), query, told.EventRow, limit)
+
+    async def event(self, number: int) -> told.EventDetail:
+        """With its data, and why it did not call the other triggers that listen."""
+        return await self._get(("events", str(number)), told.EventDetail)
 
     # --- what is ahead, what has been
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 
 class Trigger(TypedDict):
-    """schedule, event: in the form in which they are written. paused_until: when which of the reasons ends."""
+    """schedule, event, hook: in the form in which they are written. paused_until: when which of the reasons ends."""
 
     id: UUID
     name: str
@@ -19,6 +19,8 @@ class Trigger(TypedDict):
     schedule_text: str | None
     event: dict[str, Any] | None
     event_text: str | None
+    hook: dict[str, Any] | None
+    hook_text: str | None
     status: str
     paused: list[str]
     paused_at: datetime | None
@@ -167,6 +169,62 @@ class Decision(TypedDict):
     run_id: UUID | None
     decided_at: datetime
     actor: str
+
+
+class Told(TypedDict):
+    """What became of an event. accepted: it was not known; runs: what it called, and triggers: whose they are."""
+
+    source: str
+    id: str
+    accepted: bool
+    runs: list[UUID]
+    triggers: list[str]
+
+
+class AllTold(TypedDict):
+    items: list[Told]
+
+
+class EventCall(TypedDict):
+    """What an event came to at one trigger. reason: why there is no run."""
+
+    trigger: str
+    run_id: UUID | None
+    state: str | None
+    reason: str | None
+
+
+class EventRow(TypedDict):
+    """fault: why it could not be read. depth: runs before it in its chain. size: bytes of a webhook's call."""
+
+    number: int
+    source: str
+    id: str
+    type: str
+    subject: str | None
+    time: datetime | None
+    received_at: datetime
+    matched_at: datetime | None
+    fault: str | None
+    depth: int
+    size: int | None
+    calls: list[EventCall]
+
+
+class Uncalled(TypedDict):
+    trigger: str
+    because: str
+
+
+class EventDetail(EventRow):
+    """media, body: of a webhook's call; body_base64 where it is no text. uncalled: who listens and was not called."""
+
+    extensions: dict[str, Any]
+    data: Any
+    media: str | None
+    body: str | None
+    body_base64: str | None
+    uncalled: list[Uncalled]
 
 
 class Deed(TypedDict):

@@ -53,6 +53,8 @@ CREATE UNIQUE INDEX triggers_name ON tocsin.triggers (name) WHERE status <> 'del
 CREATE INDEX triggers_wake ON tocsin.triggers (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX triggers_waiting ON tocsin.triggers (id) WHERE status = 'waiting';
 CREATE INDEX triggers_listening ON tocsin.triggers (id) WHERE status = 'listening';
+-- Those among them that are called at /hooks/NAME; a broken one answers that it is.
+CREATE INDEX triggers_hooked ON tocsin.triggers (name) WHERE status IN ('listening', 'broken') AND policy ? 'hook';
 -- Those among them that want to hear what the hub itself has to tell.
 CREATE INDEX triggers_hearing ON tocsin.triggers (id) WHERE status = 'listening' AND policy -> 'event' ? 'hears';
 
@@ -413,24 +415,43 @@ CREATE TABLE tocsin.replicas (
 
 -- What happened, as others or the hub itself told it. Its key is CloudEvents' own: told twice, it is taken once.
 -- matched_at: when triggers were looked for, in the transaction that wrote their runs; none, while it waits for that.
--- fault: why nobody could read it. depth: how many runs stand before it in its chain.
+-- fault: why nobody could read it. depth: how many runs stand before it in its chain. extensions: further attributes.
+-- body, size, media: of a webhook's call, its first bytes as they came. digest: of what its sender has signed, where
+-- that does not cover the id: under another id it is the same call.
 CREATE TABLE tocsin.events (
     source      text NOT NULL CHECK (octet_length(source) BETWEEN 1 AND 1000 AND source !~ '\s'),
     id          text NOT NULL CHECK (octet_length(id) BETWEEN 1 AND 500),
-    seq         bigint GENERATED ALWAYS AS IDENTITY,
+    seq         bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     type        text NOT NULL CHECK (octet_length(type) BETWEEN 1 AND 1000),
     subject     text CHECK (octet_length(subject) BETWEEN 1 AND 1000),
     time        timestamptz CHECK (time BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'),
+    extensions  jsonb CHECK (jsonb_typeof(extensions) = 'object'),
     data        jsonb NOT NULL,
     depth       smallint NOT NULL DEFAULT 0 CHECK (depth >= 0),
     received_at timestamptz NOT NULL,
     matched_at  timestamptz,
     fault       text,
-    PRIMARY KEY (source, id)
+    body        bytea,
+    size        integer,
+    media       text,
+    digest      bytea,
+    PRIMARY KEY (source, id),
+    CONSTRAINT events_body_whole CHECK ((body IS NULL) = (size IS NULL) AND (body IS NULL) = (media IS NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 
 CREATE INDEX events_unmatched ON tocsin.events (seq) WHERE matched_at IS NULL;
 CREATE INDEX events_received ON tocsin.events (received_at);
+CREATE UNIQUE INDEX events_digest ON tocsin.events (source, digest) WHERE digest IS NOT NULL;
+
+-- What an event came to: a row for each trigger that it called, with the run, or with the reason why there is none.
+CREATE TABLE tocsin.event_calls (
+    event_seq  bigint NOT NULL,
+    trigger_id uuid NOT NULL,
+    run_id     uuid,
+    reason     text,
+    PRIMARY KEY (event_seq, trigger_id),
+    CONSTRAINT event_calls_run_or_reason CHECK ((run_id IS NULL) = (reason IS NOT NULL))
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 
 -- Where debounce, throttle and batch stand: a row for each trigger and key. run_id: of the latest run; while that is
 -- queued and its instant lies ahead, further events go into it. count, size: what it was given. free_at: before which
@@ -490,6 +511,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN
     IF emit.source = 'tocsin' THEN
         RAISE EXCEPTION 'event source ''tocsin'': is the hub''s own, name another' USING ERRCODE = '22023';
+    END IF;
+    IF starts_with(emit.source, '/hooks/') THEN
+        RAISE EXCEPTION 'event source ''%'': is a webhook''s own, name another', emit.source USING ERRCODE = '22023';
     END IF;
     IF octet_length(emit.data::text) > 1000000 THEN
         RAISE EXCEPTION 'event data is % bytes; at most 1,000,000 are taken: store it elsewhere and pass a reference',

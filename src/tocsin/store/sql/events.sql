@@ -1,26 +1,28 @@
 -- name: insert_events
--- Events that were not known: a row with its key for each, in the given order of seq; and one row, without a key, with
--- the version of what listens. In the order of their keys, so that two who tell the same do not wait for each other.
+-- Events that were not known: a row with key and seq for each; and one row, without a key, with the version of what
+-- listens. In the order of their keys, so that two who tell the same do not wait for each other.
 WITH instant AS (
     SELECT coalesce(:now::timestamptz, now()) AS now
 ), inserted AS (
-    INSERT INTO tocsin.events (source, id, type, subject, time, data, received_at, matched_at)
-    SELECT g.source, g.id, g.type, g.subject, g.time, g.data::jsonb, instant.now,
-           CASE WHEN :matched::boolean THEN instant.now END
+    INSERT INTO tocsin.events (source, id, type, subject, time, extensions, data, received_at, matched_at, body, size,
+                               media, digest)
+    SELECT g.source, g.id, g.type, g.subject, g.time, g.extensions::jsonb, g.data::jsonb, instant.now,
+           CASE WHEN :matched::boolean THEN instant.now END, g.body, g.size, g.media, g.digest
       FROM unnest(:sources::text[], :ids::text[], :types::text[], :subjects::text[], :times::timestamptz[],
-                  :datas::text[])
-        AS g (source, id, type, subject, time, data), instant
+                  :extensions::text[], :datas::text[], :bodies::bytea[], :sizes::integer[], :medias::text[],
+                  :digests::bytea[])
+        AS g (source, id, type, subject, time, extensions, data, body, size, media, digest), instant
      ORDER BY g.source, g.id
     ON CONFLICT DO NOTHING
-    RETURNING source, id, CASE WHEN matched_at IS NULL THEN pg_notify('tocsin', 'events told') END
+    RETURNING source, id, seq, CASE WHEN matched_at IS NULL THEN pg_notify('tocsin', 'events told') END
 )
-SELECT i.source, i.id, NULL::text AS version, NULL::timestamptz AS now FROM inserted i
+SELECT i.source, i.id, i.seq, NULL::text AS version, NULL::timestamptz AS now FROM inserted i
  UNION ALL
-SELECT NULL, NULL, tocsin.listening_version(), instant.now FROM instant
+SELECT NULL, NULL, NULL, tocsin.listening_version(), instant.now FROM instant
 
 -- name: take_events
 -- Events for which no triggers were looked for yet, oldest first, locked until the transaction ends.
-SELECT e.seq, e.source, e.id, e.type, e.subject, e.time, e.data, e.depth, tocsin.listening_version() AS version,
+SELECT e.seq, e.source, e.id, e.type, e.subject, e.time, e.extensions, e.data, e.depth, tocsin.listening_version() AS version,
        coalesce(:now::timestamptz, now()) AS now
   FROM tocsin.events e
  WHERE e.matched_at IS NULL
@@ -142,6 +144,15 @@ SELECT k.id, o.run_id, NULL
   JOIN tocsin.occurrences o ON o.trigger_id = k.trigger_id AND o.key = k.key
  WHERE (k.id IN (SELECT f.run_id FROM fresh f)) IS NOT TRUE
 
+-- name: note_events
+-- What events came to, trigger by trigger.
+INSERT INTO tocsin.event_calls (event_seq, trigger_id, run_id, reason)
+SELECT g.event_seq, g.trigger_id, g.run_id, g.reason
+  FROM unnest(:seqs::bigint[], :trigger_ids::uuid[], :run_ids::uuid[], :reasons::text[])
+    AS g (event_seq, trigger_id, run_id, reason)
+ON CONFLICT DO NOTHING
+RETURNING event_seq
+
 -- name: mark_events
 -- These events are done with; the one with a fault could not be read. Whoever marks them has them locked, so nothing is
 -- asked of matched_at: it would have them looked for among all that wait.
@@ -171,14 +182,20 @@ ON CONFLICT DO NOTHING
 RETURNING pg_notify('tocsin', 'events broken')
 
 -- name: prune_events
--- Drop events that were received, and matched, before an instant, a batch.
-DELETE FROM tocsin.events e
- WHERE (e.source, e.id) IN (
-    SELECT o.source, o.id FROM tocsin.events o
-     WHERE o.received_at < :before::timestamptz AND o.matched_at IS NOT NULL
-     ORDER BY o.received_at
-     LIMIT :batch::bigint)
-RETURNING e.seq
+-- Drop events that were received, and matched, before an instant, a batch, and what is known of their calls.
+WITH gone AS (
+    DELETE FROM tocsin.events e
+     WHERE (e.source, e.id) IN (
+        SELECT o.source, o.id FROM tocsin.events o
+         WHERE o.received_at < :before::timestamptz AND o.matched_at IS NOT NULL
+         ORDER BY o.received_at
+         LIMIT :batch::bigint)
+    RETURNING e.seq
+), forgotten AS (
+    DELETE FROM tocsin.event_calls c
+     WHERE c.event_seq = ANY (ARRAY(SELECT g.seq FROM gone g))
+)
+SELECT g.seq FROM gone g
 
 -- name: prune_windows
 -- Drop windows into which nothing has fallen since an instant.
@@ -186,3 +203,34 @@ DELETE FROM tocsin.event_windows w
  WHERE w.touched_at < :before::timestamptz AND (w.free_at IS NULL OR w.free_at < :before)
    AND NOT EXISTS (SELECT FROM tocsin.runs r WHERE r.id = w.run_id AND r.state = 'queued')
 RETURNING w.key
+
+-- name: list_events
+-- Events before a given number, the latest first, with what each came to; the filters stand in one CASE, as in list_runs.
+-- An EXISTS among them would be answered from a table of all calls that there are.
+SELECT e.seq AS number, e.source, e.id, e.type, e.subject, e.time, e.received_at, e.matched_at, e.fault, e.depth, e.size,
+       (SELECT jsonb_agg(jsonb_build_object('trigger', t.name, 'run_id', c.run_id, 'state', r.state, 'reason', c.reason))
+          FROM tocsin.event_calls c
+          JOIN tocsin.triggers t ON t.id = c.trigger_id
+          LEFT JOIN tocsin.runs r ON r.id = c.run_id
+         WHERE c.event_seq = e.seq) AS calls
+  FROM tocsin.events e
+ WHERE e.seq < coalesce(:before::bigint, 9223372036854775807)
+   AND CASE WHEN e.received_at < :since::timestamptz THEN false
+            WHEN e.received_at > :until::timestamptz THEN false
+            WHEN e.type <> :type::text THEN false
+            WHEN e.source <> :source::text THEN false
+            WHEN e.id <> :id::text THEN false
+            WHEN :trigger_id::uuid IS NOT NULL
+                 AND (SELECT bool_or(c.trigger_id = :trigger_id) FROM tocsin.event_calls c
+                       WHERE c.event_seq = e.seq) IS NOT TRUE THEN false
+            WHEN :called::boolean <> ((SELECT bool_or(c.run_id IS NOT NULL) FROM tocsin.event_calls c
+                                        WHERE c.event_seq = e.seq) IS TRUE) THEN false
+            ELSE true END
+ ORDER BY e.seq DESC
+ LIMIT :limit::bigint
+
+-- name: get_event
+-- What is kept of one event besides.
+SELECT e.data, e.extensions, e.body, e.media
+  FROM tocsin.events e
+ WHERE e.seq = :number::bigint

@@ -1,0 +1,62 @@
+"""Events as they are looked at afterwards."""
+
+from datetime import datetime
+from typing import Any, TypedDict
+from uuid import UUID
+
+import msgspec
+
+from tocsin.store.database import Database
+
+
+class Call(TypedDict):
+    """What an event came to at one trigger. reason: why there is no run."""
+
+    trigger: str
+    run_id: UUID | None
+    state: str | None
+    reason: str | None
+
+
+class EventLog:
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
+        source: str | None = None,
+        id: str | None = None,  # noqa: A002 — likewise
+        trigger_id: UUID | None = None,
+        called: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[dict[str, Any]]:
+        """The latest first, each with its ``calls``. called: only those that came to a run, or to none."""
+        rows = await self._database.fetch(
+            "list_events",
+            limit=limit,
+            before=before,
+            type=type,
+            source=source,
+            id=id,
+            trigger_id=trigger_id,
+            called=called,
+            since=since,
+            until=until,
+        )
+        return [{**dict(row), "calls": _calls(row["calls"])} for row in rows]
+
+    async def get(self, number: int) -> dict[str, Any] | None:
+        """One event with its data, its extensions and its body."""
+        found = [row for row in await self.page(limit=1, before=number + 1) if row["number"] == number]
+        rest = await self._database.fetchrow("get_event", number=number) if found else None
+        return None if rest is None else found[0] | dict(rest)
+
+
+def _calls(text: str | None) -> list[Call]:
+    """By the names of the triggers."""
+    return sorted(msgspec.json.decode(text or "[]", type=list[Call]), key=lambda call: call["trigger"])
