@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from tocsin.beside import Beside
 from tocsin.clock import SystemClock
 from tocsin.declared import App
-from tocsin.domain.errors import BadInput, DatabaseUnavailable, Refused, SchemaMismatch, StoreError
+from tocsin.domain.errors import BadInput, DatabaseUnavailable, Refused, StoreError
 from tocsin.edges.http.front import Front
 from tocsin.edges.http.health import Health
 from tocsin.edges.http.hosting import ensure_key, hosted_api
@@ -236,7 +236,8 @@ class Process:
         """
         app = self._order.app
         if not self._order.whole:
-            await check_schema(database)
+            async with database.session() as session:
+                await schema_state(session.connection, behind_ok=False)
             await self._warn_of_undeclared(control)
             return
         state = await migrate(dsn, pooler=self._order.settings.pooled)
@@ -320,19 +321,6 @@ class Process:
                 self._workers.hurry()
         else:
             self._leave.set()
-
-
-async def check_schema(database: Database) -> None:
-    """The database has this release's schema.
-
-    Raises: SchemaMismatch, DatabaseUnavailable, BadInput.
-    """
-    async with database.session() as session:
-        state = await schema_state(session.connection)
-    if state.database < state.code:
-        raise SchemaMismatch(
-            f"the database has schema {state.database}, this release needs {state.code}: run `tocsin migrate`"
-        )
 
 
 async def _stuck(own: "asyncio.Task[Any]") -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from tocsin.cli.exits import say
-from tocsin.domain.errors import BadInput, DatabaseUnavailable, NotFound, Refused, SchemaMismatch, TocsinError
+from tocsin.domain.errors import BadInput, DatabaseUnavailable, NotFound, Refused, TocsinError
 
 if TYPE_CHECKING:
     from tocsin.cli.operations import Operations
@@ -153,11 +153,7 @@ async def by_database(settings: "Settings") -> AsyncIterator["Control"]:
         try:
             await database.open()
             async with database.session() as session:
-                state = await schema_state(session.connection)
-            if state.database < state.code:
-                raise SchemaMismatch(
-                    f"the database has schema {state.database}, this release needs {state.code}: run `tocsin migrate`"
-                )
+                await schema_state(session.connection, behind_ok=False)
             yield Control(database=database, clock=SystemClock(), actor=actor())
         finally:
             await database.close()

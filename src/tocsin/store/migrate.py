@@ -104,16 +104,16 @@ async def _bring_forward(connection: "asyncpg.Connection[asyncpg.Record]") -> Sc
     return SchemaState(len(rows), len(migrations()), tuple(migration.name for migration in missing))
 
 
-async def schema_state(connection: "asyncpg.Connection[asyncpg.Record]") -> SchemaState:
+async def schema_state(connection: "asyncpg.Connection[asyncpg.Record]", *, behind_ok: bool = True) -> SchemaState:
     """How far the database is; nothing is changed.
 
-    Raises: SchemaMismatch, as ``migrate`` does.
+    Raises: SchemaMismatch, as ``migrate`` does; also where it is behind, if that is not ok.
     """
+    rows: list[asyncpg.Record] = []
     with translated("schema_state"):
-        if await connection.fetchval("SELECT to_regclass('tocsin.migrations')") is None:
-            return SchemaState(0, len(migrations()))
-        rows = await connection.fetch("SELECT version, name, checksum FROM tocsin.migrations ORDER BY version")
-    check_fit([(row["version"], row["name"], row["checksum"]) for row in rows], behind_ok=True)
+        if await connection.fetchval("SELECT to_regclass('tocsin.migrations')") is not None:
+            rows = await connection.fetch("SELECT version, name, checksum FROM tocsin.migrations ORDER BY version")
+    check_fit([(row["version"], row["name"], row["checksum"]) for row in rows], behind_ok=behind_ok)
     return SchemaState(len(rows), len(migrations()))
 
 
