@@ -1,35 +1,29 @@
 """Every operation of a hub, by its API: the same names, answers and errors as ``Control`` has where the database is."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
-from contextlib import AsyncExitStack
 from datetime import datetime
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
-from tocsin.clock import Clock, SystemClock
-from tocsin.domain.errors import BadInput, Refused, Stale, TocsinError
+from tocsin.domain.errors import BadInput, Stale
 from tocsin.domain.event import Event
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine.watching import LONGEST_PAUSE, watched
 from tocsin.sdk.client import told
-from tocsin.sdk.client.address import address_of
-from tocsin.sdk.client.asking import Asking, Request
+from tocsin.sdk.client.asking import Request
 from tocsin.sdk.client.changes import Change, Changes, stirred
 from tocsin.sdk.client.emitting import BATCHED, batches
 from tocsin.sdk.client.forms import change_form, input_form, new_form, spec_of
+from tocsin.sdk.client.opened import Opened
 from tocsin.sdk.client.pages import listed, pages
-from tocsin.settings import load_settings
 
 T = TypeVar("T")
 Several: TypeAlias = T | Sequence[T] | None
-TIMEOUT: Final = 30.0
 MOST_TRIES: Final = 5
 
 
-class Client:
+class Client(Opened):
     """A hub elsewhere: ``async with Client("https://hub.example:8620", key=…) as client: …``.
 
     What is left out comes from TOCSIN_URL, TOCSIN_KEY (or TOCSIN_KEY_FILE) and TOCSIN_CA. timeout: seconds for an
@@ -39,37 +33,6 @@ class Client:
     Every operation raises what ``Control`` raises; besides, Unauthenticated and Forbidden, and HubUnavailable when no
     answer came in time. A POST has an Idempotency-Key of its own, so that it is done once though it is asked twice.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        key: str | None = None,
-        ca: Path | None = None,
-        timeout: float = TIMEOUT,
-        again: Callable[[TocsinError], None] | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        """Raises: BadInput, for an address that is none, and where a key would go in plain text; InvalidSetting."""
-        self.address = address_of(load_settings(), url, key=key, ca=ca)
-        self._timeout = timeout
-        self._again = again
-        self._clock = clock or SystemClock()
-        self._stack = AsyncExitStack()
-        self._entered: Asking | None = None
-
-    async def __aenter__(self) -> Self:
-        http = await self._stack.enter_async_context(self.address.http())
-        self._entered = Asking(
-            address=self.address, http=http, clock=self._clock, timeout=self._timeout, again=self._again
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._entered = None
-        await self._stack.aclose()
 
     # --- triggers
 
@@ -354,31 +317,6 @@ class Client:
 
     async def revoke_key(self, name: str) -> told.Revoked:
         return await self._delete(("keys", name), told.Revoked)
-
-    # --- how they are asked
-
-    @property
-    def _asking(self) -> Asking:
-        if self._entered is None:
-            raise Refused("the client is closed: use it inside `async with Client(…) as client:`")
-        return self._entered
-
-    async def _ask(self, request: Request, kind: type[T]) -> T:
-        return await self._asking.ask(request, kind)
-
-    async def _get(self, path: Sequence[str], kind: type[T], query: dict[str, Any] | None = None) -> T:
-        return await self._ask(Request(method="GET", path=path, query=query), kind)
-
-    async def _post(
-        self, path: Sequence[str], kind: type[T], body: dict[str, Any] | None = None, *, key: str | None = None
-    ) -> T:
-        """Done once, though it may be asked several times."""
-        return await self._ask(
-            Request(method="POST", path=path, body=body, key=str(uuid4()) if key is None else key), kind
-        )
-
-    async def _delete(self, path: Sequence[str], kind: type[T], if_match: str | None = None) -> T:
-        return await self._ask(Request(method="DELETE", path=path, if_match=if_match), kind)
 
     async def _edited(
         self,
