@@ -24,16 +24,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from tocsin.declared import AgentFunction, App, CommandAgent
-from tocsin.domain import schedule_json
 from tocsin.domain.agent import AgentSpec, check_name
-from tocsin.domain.duration import parse_duration
 from tocsin.domain.errors import BadInput, InvalidApp, InvalidSchedule
 from tocsin.domain.event_rule import OPTIONS as EVENT_OPTIONS
 from tocsin.domain.event_rule import EventRule, on_event
-from tocsin.domain.rules import At, Cron, Every, Except, Rule, read_excepts
+from tocsin.domain.rules import Cron, Rule
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import TriggerSpec, default_overlap
 from tocsin.options import AGENT_OPTIONS, TRIGGER_OPTIONS, Option, json_value, nearest, read_options
+from tocsin.toml_rules import BOUNDS, Table, rule_of
 
 SECTIONS: Final = ("agents", "triggers", "hub")
 AGENT_KEYS: Final = ("command", "cwd", "env", "python")
@@ -65,8 +64,6 @@ _SPECS: Final[Mapping[str, tuple[Callable[..., Any], Mapping[str, Option]]]] = {
     "agent": (AgentSpec, AGENT_OPTIONS),
     "trigger": (partial(TriggerSpec, agent=_STAND_IN), TRIGGER_OPTIONS),
 }
-
-Table = Mapping[str, Any]
 
 
 def read_toml(path: Path) -> App:
@@ -247,7 +244,7 @@ class _Reading:
     def _bounds(self, key: str, table: Table) -> dict[str, Any]:
         """Those that could be read, under the schedule's names for them."""
         bounds: dict[str, Any] = {"max_occurrences": table.get("max_occurrences")}
-        for name, read in _BOUNDS.items():
+        for name, read in BOUNDS.items():
             try:
                 bounds["excepts" if name == "except" else name] = read(table)
             except InvalidSchedule as fault:
@@ -276,7 +273,7 @@ class _Reading:
         rules: list[Rule] = []
         for one in several:
             try:
-                rules.append(_rule(kind, one, table))
+                rules.append(rule_of(kind, one, table))
             except InvalidSchedule as fault:
                 self._schedule_fault(key, kind, fault)
         return rules
@@ -319,59 +316,6 @@ class _Fault(BadInput):
     def __init__(self, key: str, text: str) -> None:
         super().__init__(text)
         self.key = key
-
-
-def _rule(kind: str, one: Any, table: Table) -> Rule:
-    match kind:
-        case "cron":
-            return Cron(one, table.get("tz", "UTC"), table.get("gap", "shift"), table.get("fold", "first"))
-        case "every":
-            try:
-                return Every(_length("every", one), table.get("after_completion", False))
-            except InvalidSchedule as fault:
-                # The value as it was written reads better than the length that was understood.
-                raise InvalidSchedule("every", one, fault.reason) if fault.field == "every" else fault from None
-        case _:
-            moment = _instant("at", one)
-            assert moment is not None
-            return At((moment,))
-
-
-def _instant(field: str, value: object) -> datetime | None:
-    return value if value is None or isinstance(value, datetime) else schedule_json.instant(field, value)
-
-
-def _length(field: str, value: Any) -> Any:
-    try:
-        return parse_duration(value)
-    except BadInput as fault:
-        reason = str(fault).removeprefix(f"duration {value!r}: ")
-        raise InvalidSchedule(field, value, reason) from None
-
-
-def _excepts(table: Table) -> tuple[Except, ...]:
-    """Dates, texts as in Python, and tables {from, to}."""
-    given = table.get("except", [])
-    several = given if isinstance(given, list) else [given]
-    return read_excepts([_except(one) for one in several], table.get("tz", "UTC"))
-
-
-def _except(one: Any) -> Any:
-    if not isinstance(one, dict):
-        return one
-    first, last = one.get("from"), one.get("to")
-    days = all(isinstance(day, date) and not isinstance(day, datetime) for day in (first, last))
-    if set(one) != {"from", "to"} or not days:
-        raise InvalidSchedule("except", one, "must be a date, a cron text, or {from = date, to = date}")
-    return first, last
-
-
-_BOUNDS: Final[Mapping[str, Callable[[Table], Any]]] = {
-    "except": _excepts,
-    "start_at": lambda table: _instant("start_at", table.get("start_at")),
-    "end_at": lambda table: _instant("end_at", table.get("end_at")),
-    "jitter": lambda table: _length("jitter", table.get("jitter", 0)),
-}
 
 
 def _shown(value: object) -> str:
