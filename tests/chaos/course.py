@@ -5,7 +5,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from tocsin import App
 from tocsin.clock import SystemClock
 from tocsin.engine.control import Control
 from tocsin.store.database import Database
-from tocsin.testing.history import audit
+from tocsin.testing.history import Row, audit
 from tocsin.testing.history.checker import check, report
 from tocsin.testing.history.limits import fenced_work, start_lags
 from tocsin.testing.history.logs import Bounds, Logs
@@ -183,7 +183,9 @@ async def _calm(fleet: Fleet, course: Course) -> None:
 
 async def logs_of(fleet: Fleet, database: Database, onlooker: Onlooker, *, connections: int = 12) -> Logs:
     """All four logs, up to one snapshot of the database. connections: that may be open for each replica."""
-    until, tables, changes = await audit.snapshot(database)
+    taken = await audit.snapshot(database)
+    until, bounds = taken.until, Bounds()
+    unsure = taken.since - bounds.noise
     clock = Clock(onlooker.ticks)
     entries = [
         entry for ledger in fleet.ledgers.iterdir() for entry in clock.stamped(read_journal(ledger), until=until)
@@ -193,15 +195,16 @@ async def logs_of(fleet: Fleet, database: Database, onlooker: Onlooker, *, conne
     executors = dict.fromkeys(hub.build("chaos").functions, "function") | {"porter": "command"}
     executors |= {agent: "process" for served in (elsewhere, scripted) for agent in served.build("chaos").functions}
     return Logs(
-        audit=changes,
-        entries=sorted(entries, key=lambda entry: entry["at"]),
-        calls=clock.stamped(read_journal(calls), until=until) if calls.exists() else [],
+        audit=taken.changes,
+        entries=certain(sorted(entries, key=lambda entry: entry["at"]), before=unsure),
+        calls=certain(clock.stamped(read_journal(calls), until=until) if calls.exists() else [], before=unsure),
         events=events,
         seen=frozenset(onlooker.seen),
         samples=clock.stamped(onlooker.samples, until=until),
-        tables=tables,
+        tables=taken.tables,
         poisoned=frozenset(one for event in events if event["what"] == "poison" for one in event["ids"]),
-        bounds=Bounds(
+        bounds=replace(
+            bounds,
             lease=timedelta(seconds=LEASE),
             drain=timedelta(seconds=DRAIN),
             late=timedelta(seconds=2) * PATIENCE,
@@ -211,6 +214,12 @@ async def logs_of(fleet: Fleet, database: Database, onlooker: Onlooker, *, conne
         ),
         until=until,
     )
+
+
+def certain(rows: Sequence[Row], *, before: datetime) -> list[Row]:
+    """What was answered later than that may have been committed behind the snapshot: as if no answer had come."""
+    rows = [row for row in rows if row["at"] < before or row.get("what") not in ("ANSWER", "TOLD")]
+    return [row if row["at"] < before or not row.get("ok") else {**row, "ok": False} for row in rows]
 
 
 class Clock:

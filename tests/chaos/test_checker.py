@@ -5,7 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.lies_elsewhere import LIES_ELSEWHERE, a_process_as_it_should_be, a_process_that_was_lost
+from tests.chaos.course import certain
+from tests.chaos.lies_elsewhere import (
+    LIES_ELSEWHERE,
+    a_process_as_it_should_be,
+    a_process_that_was_lost,
+    an_answer_that_is_nowhere,
+)
 from tests.chaos.story import HOLDER, PEER, POLICY, TRIGGER, Story, a_story, an_id, instant
 from tocsin.testing.history.checker import DECIDED, check, report
 from tocsin.testing.invariants import caught
@@ -339,6 +345,17 @@ def test_a_pause_without_an_answer_may_have_been_done_or_not() -> None:
     a_pause_that_is_lost(story)
     story.calls.append({"at": instant(15), "op": "resume", "trigger": "tick", "ok": False})
     assert check(story.logs(last(story))) == []
+
+
+def test_what_was_answered_as_the_snapshot_was_taken_may_stand_behind_it() -> None:
+    story = a_story()
+    an_answer_that_is_nowhere(story)
+    story.calls.append({"at": instant(31.8), "op": "fire", "trigger": "tick", "ok": True, "run": an_id(99), "key": "k"})
+    logs = story.logs(last(story))
+    assert set(caught(check(logs))) == {"I4", "I17"}
+    for before, found in ((31.9, {"I4", "I17"}), (31.79, set())):
+        entries, calls = (certain(rows, before=instant(before)) for rows in (logs.entries, logs.calls))
+        assert set(caught(check(replace(logs, entries=entries, calls=calls)))) == found
 
 
 def test_a_limit_that_was_reached_a_moment_ago_excuses_who_waits() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -44,17 +45,27 @@ async def install(database: Database) -> None:
             )
 
 
-async def snapshot(database: Database) -> tuple[datetime, dict[str, list[Row]], list[Change]]:
-    """(instant, tables, changes), all of one moment."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Tables and changes of one moment, which lies between two instants of the database's clock."""
+
+    since: datetime
+    until: datetime
+    tables: dict[str, list[Row]]
+    changes: list[Change]
+
+
+async def snapshot(database: Database) -> Snapshot:
     async with database.session() as session:
         connection = session.connection
+        since: datetime = await connection.fetchval("SELECT clock_timestamp()")
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             until: datetime = await connection.fetchval("SELECT clock_timestamp()")
             tables: dict[str, list[Row]] = {
                 name: [dict(row) for row in await connection.fetch(query)] for name, query in _ALL.items()
             }
             changes = [_change(row) for row in await connection.fetch(_CHANGES)]
-    return until, tables, changes
+    return Snapshot(since, until, tables, changes)
 
 
 _CHANGES: Final = (
