@@ -181,7 +181,7 @@ async def _calm(fleet: Fleet, course: Course) -> None:
     await fleet.for_a_while(course.calm)
 
 
-async def logs_of(fleet: Fleet, database: Database, onlooker: Onlooker, *, connections: int = 12) -> Logs:
+async def logs_of(fleet: Fleet, database: Database, onlooker: Onlooker, *, connections: int = 16) -> Logs:
     """All four logs, up to one snapshot of the database. connections: that may be open for each replica."""
     taken = await audit.snapshot(database)
     until, bounds = taken.until, Bounds()

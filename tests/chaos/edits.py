@@ -45,7 +45,7 @@ AIMED: Final = 0.2
 SHARED: Final = 20
 """Triggers that nobody has for itself."""
 
-CONNECTIONS: Final = 18
+CONNECTIONS: Final = 20
 """For each replica: its engine's and its API's, and half of those of this harness, which go by the same name."""
 
 CALM: Final = 4.0

@@ -61,7 +61,9 @@ class Watched:
 def watched_by(watching: Watching, replica: Replica, log: Heard) -> Watched:
     # Never opened: how many sessions it has is none of these tests' business.
     api = Database("postgresql://nowhere")
-    metrics = Metrics(replica=replica, api=api, tally=watching.tally, clock=SystemClock(), log=log)
+    metrics = Metrics(
+        replica=replica, beside={"api": api, "hooks": api}, tally=watching.tally, clock=SystemClock(), log=log
+    )
     return Watched(replica, watching, metrics, log)
 
 

@@ -296,6 +296,7 @@ async def test_queues_slots_sessions_and_loops_are_told_as_they_stand(dsn: str, 
         assert page.value("tocsin_database_sessions_limit", pool="engine") == 6
         assert page.value("tocsin_database_waiting") == 0
         assert page.value("tocsin_database_statements_total", pool="keeper") > 0
+        assert page.value("tocsin_database_sessions_limit", pool="hooks") == 6  # of a pool that stands for it
         assert page.value("tocsin_loop_steps_total", loop="planner") > 0
         assert page.value("tocsin_loop_healthy", loop="keeper") == page.value("tocsin_loop_healthy", loop="pulse") == 1
         assert page.value("process_resident_memory_bytes") > 0
@@ -470,6 +471,7 @@ async def a_reader(dsn: str, watched: Watched, *, is_local: bool = True) -> Asyn
         front = Front(Health("0", lambda: None), log=watched.log)
         api, _ = api_of(
             database=database,
+            of_hooks=database,
             replica=watched.replica,
             watching=watched.watching,
             is_local=is_local,

@@ -369,6 +369,7 @@ async def test_a_caller_s_trace_and_the_run_s_point_at_each_other(dsn: str, cont
         async with serving(dsn, {"agent": no_agent}, traced) as replica:
             app, _ = api_of(
                 database=database,
+                of_hooks=database,
                 replica=replica,
                 watching=traced.watching,
                 is_local=True,

@@ -42,11 +42,12 @@ MOST_ACTORS: Final = 1_000
 
 
 def api_of(
-    *, database: Database, replica: Replica, watching: Watching, is_local: bool, log: Log
+    *, database: Database, of_hooks: Database, replica: Replica, watching: Watching, is_local: bool, log: Log
 ) -> tuple[FastAPI, Streams]:
     """The API of a replica, on sessions of its own, and its streams, which are to be entered.
 
-    watching: the replica. is_local: only processes of this host can reach it.
+    of_hooks: sessions of which metrics tell, too. watching: the replica. is_local: only processes of this host can
+    reach it.
     """
     clock = SystemClock()
     controls: dict[str, Control] = {}
@@ -78,7 +79,8 @@ def api_of(
         most=replica.settings.streams,
     )
     app = make_api(Edge(control=control, gate=gate, once=once, streams=streams, log=log, called=watching.called))
-    metrics.add_to(app, Metrics(replica=replica, api=database, tally=watching.tally, clock=clock, log=log))
+    beside = {"api": database, "hooks": of_hooks}
+    metrics.add_to(app, Metrics(replica=replica, beside=beside, tally=watching.tally, clock=clock, log=log))
     # Made here, in the caller's thread, it holds nobody up when it is first asked for.
     app.openapi()
     return app, streams

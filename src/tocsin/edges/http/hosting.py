@@ -64,6 +64,7 @@ class _Parts:
     """What the API is made of."""
 
     database: Database
+    of_hooks: Database
     replica: Replica
     watching: Watching
     hooks: Hooks
@@ -84,7 +85,7 @@ async def hosted_api(front: Front, *, dsn: str, replica: Replica, watching: Watc
             of_hooks, clock=SystemClock(), hearing=replica.hearing, log=log, observer=replica.observer
         )
         stack.push_async_callback(intake.close)
-        parts = _Parts(database, replica, watching, hooks, log)
+        parts = _Parts(database, of_hooks, replica, watching, hooks, log)
         joining = asyncio.create_task(_join(front, stack, parts), name="api")
         try:
             yield
@@ -134,6 +135,7 @@ def _made(parts: "_Parts") -> tuple[Api, Streams, Api]:
 
     api, streams = api_of(
         database=parts.database,
+        of_hooks=parts.of_hooks,
         replica=parts.replica,
         watching=parts.watching,
         is_local=parts.replica.settings.is_http_local,

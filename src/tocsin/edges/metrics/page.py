@@ -6,7 +6,7 @@ after ten times as long.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -45,11 +45,13 @@ _ENCODERS: Final[dict[str, Callable[[CollectorRegistry], bytes]]] = {
 
 
 class Metrics:
-    """The page of one replica. api: the sessions of its API."""
+    """The page of one replica. beside: sessions that are not its own, by what they are for."""
 
-    def __init__(self, *, replica: Replica, api: Database, tally: Tally, clock: Clock, log: Log) -> None:
+    def __init__(
+        self, *, replica: Replica, beside: Mapping[str, Database], tally: Tally, clock: Clock, log: Log
+    ) -> None:
         self._replica = replica
-        self._databases = {**replica.databases, "api": api}
+        self._databases = {**replica.databases, **beside}
         self._tally = tally
         self._clock = clock
         self._log = log

@@ -37,7 +37,7 @@ class Bounds:
     busy: timedelta = timedelta(seconds=1)
     noise: timedelta = timedelta(milliseconds=20)
     slots: int = 40
-    connections: int = 12
+    connections: int = 16
     executors: Mapping[str, str] = field(default_factory=dict)
 
 
