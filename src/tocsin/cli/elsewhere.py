@@ -3,11 +3,12 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import UUID
 
 from tocsin.cli.operations import Row
 from tocsin.domain.event import Event
+from tocsin.domain.filters import DeedFilters, EventFilters
 from tocsin.domain.run import RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.sdk.client import Client
@@ -60,22 +61,8 @@ class Events:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def page(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
-        source: str | None = None,
-        trigger: str | None = None,
-        called: bool | None = None,
-        since: datetime | None = None,
-    ) -> list[Row]:
-        return await _collected(
-            self._client.events(
-                type=type, source=source, trigger=trigger, called=called, since=since, before=before, limit=limit
-            )
-        )
+    async def page(self, *, limit: int, before: int | None = None, **filters: Unpack[EventFilters]) -> list[Row]:
+        return await _collected(self._client.events(before=before, limit=limit, **filters))
 
     async def show(self, number: int) -> Row:
         return dict(await self._client.event(number))
@@ -131,22 +118,8 @@ class Elsewhere:
     async def emit(self, events: Sequence[Event]) -> list[Row]:
         return [dict(told) for told in await self._client.emit(events)]
 
-    async def audit(
-        self,
-        *,
-        limit: int,
-        trigger: str | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        before: int | None = None,
-    ) -> list[Row]:
-        return await _collected(
-            self._client.audit(
-                trigger=trigger, actor=actor, action=action, since=since, until=until, before=before, limit=limit
-            )
-        )
+    async def audit(self, *, limit: int, before: int | None = None, **filters: Unpack[DeedFilters]) -> list[Row]:
+        return await _collected(self._client.audit(before=before, limit=limit, **filters))
 
     async def runs(
         self,

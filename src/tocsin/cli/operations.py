@@ -5,11 +5,12 @@ Answers are rows of plain values, the same from both; so are the errors.
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from uuid import UUID
 
 if TYPE_CHECKING:
     from tocsin.domain.event import Event
+    from tocsin.domain.filters import DeedFilters, EventFilters
     from tocsin.domain.run import RunState
     from tocsin.domain.trigger import CatchUp, TriggerSpec
 
@@ -39,17 +40,7 @@ class InsightOperations(Protocol):
 
 
 class EventOperations(Protocol):
-    async def page(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
-        source: str | None = None,
-        trigger: str | None = None,
-        called: bool | None = None,
-        since: datetime | None = None,
-    ) -> list[Row]: ...
+    async def page(self, *, limit: int, before: int | None = None, **filters: "Unpack[EventFilters]") -> list[Row]: ...
     async def show(self, number: int) -> Row: ...
 
 
@@ -83,17 +74,7 @@ class Operations(Protocol):
 
     async def emit(self, events: "Sequence[Event]") -> list[Row]: ...
 
-    async def audit(
-        self,
-        *,
-        limit: int,
-        trigger: str | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        before: int | None = None,
-    ) -> list[Row]: ...
+    async def audit(self, *, limit: int, before: int | None = None, **filters: "Unpack[DeedFilters]") -> list[Row]: ...
 
     async def runs(
         self,

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
 from tocsin.domain.audit import Action
 from tocsin.domain.errors import BadInput
+from tocsin.domain.filters import DeedFilters
 from tocsin.store.audit import AuditRows
 from tocsin.store.database import Database
 from tocsin.store.trigger_rows import TriggerRow
@@ -17,27 +18,14 @@ class Audit:
     def __init__(self, *, database: Database) -> None:
         self._rows = AuditRows(database=database)
 
-    async def page(
-        self,
-        *,
-        limit: int,
-        trigger: str | None,
-        actor: str | None,
-        action: str | None,
-        since: datetime | None,
-        until: datetime | None,
-        before: int | None,
-    ) -> list[dict[str, Any]]:
+    async def page(self, *, limit: int, before: int | None, **filters: Unpack[DeedFilters]) -> list[dict[str, Any]]:
         """The latest first. Raises: BadInput, for an action that there is not, and a range that runs backwards."""
+        action, since, until = filters.get("action"), filters.get("since"), filters.get("until")
         if action is not None and action not in list(Action):
             raise BadInput(f"action {action!r}: must be one of {', '.join(Action)}")
         if since is not None and until is not None and since > until:
             raise BadInput(f"since {since.isoformat()}: must not be after until, {until.isoformat()}")
-        return _views(
-            await self._rows.page(
-                limit=limit, trigger=trigger, actor=actor, action=action, since=since, until=until, before=before
-            )
-        )
+        return _views(await self._rows.page(limit=limit, before=before, **filters))
 
     async def changes(self, row: TriggerRow, *, since: datetime, until: datetime, limit: int) -> list[dict[str, Any]]:
         """What was done to the trigger in the range, the latest first, and the pauses that stood when it began."""

@@ -6,13 +6,14 @@ Each operation is one transaction, or reads only. Answers are plain values (see 
 import difflib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 from tocsin.clock import Clock
 from tocsin.declared import App
 from tocsin.domain.errors import BadInput, Conflict, NotFound
 from tocsin.domain.event import Event
+from tocsin.domain.filters import DeedFilters
 from tocsin.domain.run import TERMINAL, RunState
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring
@@ -281,25 +282,14 @@ class Control:
         }
 
     async def audit(
-        self,
-        *,
-        limit: int,
-        trigger: str | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        before: int | None = None,
+        self, *, limit: int, before: int | None = None, **filters: Unpack[DeedFilters]
     ) -> list[dict[str, Any]]:
-        """Who did what, when, to which thing, the latest first.
-
-        trigger: also one that was deleted, with its runs and backfills. before: the ``id`` of the last one in hand.
+        """Who did what, when, to which thing, the latest first. before: the ``id`` of the last one in hand.
 
         Raises: BadInput; NotFound, for a trigger that was never heard of.
         """
-        rows = await self._audit.page(
-            limit=limit, trigger=trigger, actor=actor, action=action, since=since, until=until, before=before
-        )
+        rows = await self._audit.page(limit=limit, before=before, **filters)
+        trigger = filters.get("trigger")
         if trigger is not None and not rows and await self._triggers.id_ever(trigger) is None:
             raise await self._no_trigger(trigger)
         return rows

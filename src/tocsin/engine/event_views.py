@@ -2,14 +2,14 @@
 
 import base64
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import UUID
 
 import msgspec
 
 from tocsin.domain.errors import NotFound
 from tocsin.domain.event import Event
+from tocsin.domain.filters import EventFilters
 from tocsin.engine.hearing import Hearing, Listener
 from tocsin.store.database import Database
 from tocsin.store.event_log import EventLog
@@ -38,31 +38,17 @@ class EventViews:
         *,
         limit: int,
         before: int | None = None,
-        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
-        source: str | None = None,
-        id: str | None = None,  # noqa: A002 — likewise
-        trigger: str | None = None,
-        called: bool | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        **filters: Unpack[EventFilters],
     ) -> list[dict[str, Any]]:
         """The latest first, each with its ``calls``: ``trigger``, and ``run_id`` with its ``state``, or a ``reason``.
 
-        before: a number. trigger: only those that were for it. called: only those that came to a run, or to none.
+        before: a number.
 
         Raises: NotFound, for a trigger that never was.
         """
-        return await self._log.page(
-            limit=limit,
-            before=before,
-            type=type,
-            source=source,
-            id=id,
-            trigger_id=await self._trigger_id(trigger) if trigger is not None else None,
-            called=called,
-            since=since,
-            until=until,
-        )
+        trigger = filters.get("trigger")
+        trigger_id = await self._trigger_id(trigger) if trigger is not None else None
+        return await self._log.page(limit=limit, before=before, trigger_id=trigger_id, **filters)
 
     async def show(self, number: int) -> dict[str, Any]:
         """One event with its data, and ``uncalled``: triggers that listen now, and why it did not call them.

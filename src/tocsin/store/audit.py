@@ -1,9 +1,10 @@
 """The audit as it is read. It is written by the statements that make the changes."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
+from tocsin.domain.filters import DeedFilters
 from tocsin.store.database import Database
 
 
@@ -13,30 +14,14 @@ class AuditRows:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    async def page(
-        self,
-        *,
-        limit: int,
-        trigger: str | None,
-        actor: str | None,
-        action: str | None,
-        since: datetime | None,
-        until: datetime | None,
-        before: int | None,
-    ) -> list[dict[str, Any]]:
-        """The latest first. trigger: by name, its runs and backfills included; before: the id of the last in hand."""
-        values = {
-            "limit": limit,
-            "actor": actor,
-            "action": action,
-            "since": since,
-            "until": until,
-            "before": before,
-        }
+    async def page(self, *, limit: int, before: int | None, **filters: Unpack[DeedFilters]) -> list[dict[str, Any]]:
+        """The latest first. before: the id of the last one in hand."""
+        wanted = {name: filters.get(name) for name in ("actor", "action", "since", "until")}
+        trigger = filters.get("trigger")
         if trigger is None:
-            rows = await self._database.fetch("list_audit", **values)
+            rows = await self._database.fetch("list_audit", limit=limit, before=before, **wanted)
         else:
-            rows = await self._database.fetch("list_audit_of", **values, trigger=trigger)
+            rows = await self._database.fetch("list_audit_of", limit=limit, before=before, trigger=trigger, **wanted)
         return [dict(row) for row in rows]
 
     async def changes(

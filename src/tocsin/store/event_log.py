@@ -1,11 +1,11 @@
 """Events as they are looked at afterwards."""
 
-from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
 
+from tocsin.domain.filters import EventFilters
 from tocsin.store.database import Database
 
 
@@ -27,27 +27,12 @@ class EventLog:
         *,
         limit: int,
         before: int | None = None,
-        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
-        source: str | None = None,
-        id: str | None = None,  # noqa: A002 — likewise
         trigger_id: UUID | None = None,
-        called: bool | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        **filters: Unpack[EventFilters],
     ) -> list[dict[str, Any]]:
-        """The latest first, each with its ``calls``. called: only those that came to a run, or to none."""
-        rows = await self._database.fetch(
-            "list_events",
-            limit=limit,
-            before=before,
-            type=type,
-            source=source,
-            id=id,
-            trigger_id=trigger_id,
-            called=called,
-            since=since,
-            until=until,
-        )
+        """The latest first, each with its ``calls``. trigger_id: in the place of the filter ``trigger``."""
+        wanted = {name: filters.get(name) for name in ("type", "source", "id", "called", "since", "until")}
+        rows = await self._database.fetch("list_events", limit=limit, before=before, trigger_id=trigger_id, **wanted)
         return [{**dict(row), "calls": _calls(row["calls"])} for row in rows]
 
     async def get(self, number: int) -> dict[str, Any] | None:

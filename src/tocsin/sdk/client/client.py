@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, Unpack
 from uuid import UUID, uuid4
 
 from tocsin.domain.errors import BadInput, Stale
 from tocsin.domain.event import Event
+from tocsin.domain.filters import DeedFilters, EventFilters
 from tocsin.domain.schedule import Schedule
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine.watching import LONGEST_PAUSE, watched
@@ -220,24 +221,10 @@ class Client(Opened):
         return answers
 
     def events(
-        self,
-        *,
-        type: str | None = None,  # noqa: A002 — the word that CloudEvents has for it
-        source: str | None = None,
-        id: str | None = None,  # noqa: A002 — likewise
-        trigger: str | None = None,
-        called: bool | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        before: int | None = None,
-        limit: int | None = None,
+        self, *, before: int | None = None, limit: int | None = None, **filters: Unpack[EventFilters]
     ) -> AsyncIterator[told.EventRow]:
-        """The latest first, with what each came to. called: only those that came to a run, or to none; before: a
-        number; limit: see ``triggers``.
-        """
-        span = {"since": since, "until": until, "before": before}
-        query = {"type": type, "source": source, "id": id, "trigger": trigger, "called": called, **span}
-        return pages(self._asking, ("events",), query, told.EventRow, limit)
+        """The latest first, with what each came to. before: a number; limit: see ``triggers``."""
+        return pages(self._asking, ("events",), {"before": before, **filters}, told.EventRow, limit)
 
     async def event(self, number: int) -> told.EventDetail:
         """With its data, and why it did not call the other triggers that listen."""
@@ -259,22 +246,10 @@ class Client(Opened):
         return pages(self._asking, ("decisions",), query, told.Skipped, limit)
 
     def audit(
-        self,
-        *,
-        trigger: str | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        before: int | None = None,
-        limit: int | None = None,
+        self, *, before: int | None = None, limit: int | None = None, **filters: Unpack[DeedFilters]
     ) -> AsyncIterator[told.Deed]:
-        """Who did what, the latest first. trigger: with its runs and backfills; before: what was done before that
-        record; limit: see ``triggers``.
-        """
-        span = {"since": since, "until": until, "before": before}
-        query = {"trigger": trigger, "actor": actor, "action": action, **span}
-        return pages(self._asking, ("audit",), query, told.Deed, limit)
+        """Who did what, the latest first. before: what was done before that record; limit: see ``triggers``."""
+        return pages(self._asking, ("audit",), {"before": before, **filters}, told.Deed, limit)
 
     async def forecast(self, hours: float = 24) -> told.Forecast:
         return await self._get(("forecast",), told.Forecast, {"hours": hours})
