@@ -265,7 +265,11 @@ async def test_a_hook_that_is_not_there_is_refused_as_one_that_is_called_wrongly
             answers[0].headers | {"content-length": answer.headers["content-length"]},
         )
     assert await events(world) == []
-    assert client.log.count("hook.refused") == len(answers) + 1
+    whys = [fields["error"] for event, fields in client.log.events if event == "hook.refused"]
+    assert len(whys) == len(answers) + 1
+    assert whys[0] == "its x-hub-signature-256 fits no secret that the hub has for this hook"
+    assert whys[1] == "no trigger of that name has a hook"
+    assert whys[-1] == "it has no x-hub-signature-256"
 
 
 async def test_a_hook_is_called_with_post(world: World, client: Client) -> None:
@@ -330,6 +334,8 @@ async def test_a_secret_that_is_not_there_opens_nothing_and_is_told_once(
         ("v", "HOOK_TORN"),
     ]
     assert "canary" not in str(client.log.events)
+    refused = [fields["error"] for event, fields in client.log.events if event == "hook.refused"]
+    assert refused == ["the hub has no secret for this hook: see hook.secretless in its log"] * 4
 
 
 async def test_a_hook_without_verification_is_open_to_all_but_pages_in_browsers(world: World, client: Client) -> None:
