@@ -75,6 +75,7 @@ def test_events_are_listed_and_shown_with_what_they_came_to(declared: Tocsin) ->
     assert 'data         {"n":0}' in uncalled
     assert "came to      nothing" in uncalled
     assert "orders      not so: data.n > `1`" in uncalled
+    assert "open        it has a hook: only calls of /hooks/open are for it" in uncalled
     called = declared("event", "show", "1")
     assert "orders: queued" in called.out
     [run] = declared("run", "list", "--json").objects

@@ -12,7 +12,7 @@ import standardwebhooks
 from tests.edges.http.client import Answer, Client, a_front
 from tests.edges.http.hooking import GITHUB, JSON, SECRET, call, encoded, github, hooked, secrets
 from tests.engine.building import SECOND, Heard, World, a_trigger
-from tocsin.domain.event import MAX_BODY_KEPT
+from tocsin.domain.event import MAX_BODY_KEPT, Event
 from tocsin.domain.event_rule import on_event
 from tocsin.domain.hook import webhook
 from tocsin.edges.http.hooks import Room
@@ -246,6 +246,30 @@ async def test_between_two_looks_the_clock_goes_on(world: World, client: Client)
     world.clock.turn(0.5)
     headers = standard(b"{}", at=world.clock.now() - timedelta(seconds=300.5))
     assert (await client.ask("POST", "/hooks/t", body=b"{}", headers=headers)).status == 401
+
+
+async def test_a_call_tells_why_others_do_not_hear_it_and_an_event_why_a_hook_does_not(
+    world: World, client: Client
+) -> None:
+    await world.declare(
+        hooked("t", event=on_event("push")),
+        hooked("u", event=on_event("push")),
+        a_trigger("deaf", event=on_event("push")),
+        a_trigger("heard", event=on_event("push", source="/hooks/u")),
+    )
+    await call(client)
+    await world.control.emit([Event(id="1", source="/shop", type="push")])
+    ours, told = [(await client.get(f"/v1/events/{number}")).json["uncalled"] for number in (1, 2)]
+    assert {one["trigger"]: one["because"] for one in ours} == {
+        "deaf": "a webhook's call is for those whose rule names its source: '/hooks/t'",
+        "heard": "source '/hooks/t' is not /hooks/u",
+        "u": "it has a hook: only calls of /hooks/u are for it",
+    }
+    assert {one["trigger"]: one["because"] for one in told} == {
+        "heard": "source '/shop' is not /hooks/u",
+        "t": "it has a hook: only calls of /hooks/t are for it",
+        "u": "it has a hook: only calls of /hooks/u are for it",
+    }
 
 
 # --- who is refused
