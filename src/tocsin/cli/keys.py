@@ -61,7 +61,7 @@ def _end_of(text: str, now: datetime) -> datetime:
     except BadInput:
         length = None
     try:
-        return now + length if length is not None else read_instant("--expires", text)
+        return now + length if length is not None else read_instant("--expires", text, or_length=True)
     except OverflowError:
         raise BadInput(f"--expires {text!r}: lies beyond the calendar's end") from None
 

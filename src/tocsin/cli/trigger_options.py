@@ -208,8 +208,8 @@ def catch_up_of(text: str | None) -> "CatchUpPolicy | None":
     return CatchUpPolicy(text)
 
 
-def read_instant(option: str, text: str) -> datetime:
-    """An instant; without an offset it is in UTC.
+def read_instant(option: str, text: str, *, or_length: bool = False) -> datetime:
+    """An instant; without an offset it is in UTC. or_length: what the refusal says could stand there as well.
 
     Raises: BadInput.
     """
@@ -217,4 +217,5 @@ def read_instant(option: str, text: str) -> datetime:
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z") from None
+        more = ", or a length of time such as 90d" if or_length else ""
+        raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z{more}") from None

@@ -11,6 +11,7 @@ from tocsin.cli.exits import DONE
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.operations import Row
 from tocsin.cli.output import counted, emit, instant, print_table
+from tocsin.cli.runs import read_since
 from tocsin.cli.trigger_options import Name, read_instant
 from tocsin.cli.watching import LONGEST_PAUSE, follow
 from tocsin.domain.errors import BadInput
@@ -76,8 +77,8 @@ async def _backfill(
 
 def why(
     name: Name,
-    since: Annotated[str | None, typer.Option(help="ISO 8601; the last 24 hours when left out.")] = None,
-    until: Annotated[str | None, typer.Option(help="ISO 8601.")] = None,
+    since: Annotated[str | None, typer.Option(help="ISO 8601, or a length such as 2h; 24h when left out.")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO 8601, or a length such as 2h.")] = None,
     limit: Limit = None,
     json: JsonFlag = False,
 ) -> None:
@@ -86,9 +87,9 @@ def why(
 
 
 async def _why(name: str, since: str | None, until: str | None, limit: int, json: bool) -> None:
-    first = read_instant("--since", since) if since is not None else None
-    last = read_instant("--until", until) if until is not None else None
     async with opened() as control:
+        now = await control.now()
+        first, last = (read_since(text, now) for text in (since, until))
         answer = await control.why(name, since=first, until=last, limit=limit)
     if json:
         emit({name: answer[name] for name in ("trigger", "standing", "changes")})
