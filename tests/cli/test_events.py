@@ -88,6 +88,7 @@ def test_a_hook_is_given_shown_and_taken_away(declared: Tocsin) -> None:
     assert added.out == "pay is added: /hooks/pay, standard, secret PAY: on *\n"
     assert added.err == ""
     assert "hook  " in declared("trigger", "show", "pay").out
+    assert "/hooks/pay: on *" in declared("trigger", "list").out
     assert declared("trigger", "why", "pay").out.startswith("It runs when it is called at /hooks/pay (standard")
     bare = declared("trigger", "edit", "pay", "--hook", '{"scheme": "none"}')
     assert "tocsin: /hooks/pay verifies nothing" in bare.err
@@ -108,7 +109,7 @@ def test_a_hook_in_toml_is_the_same_as_in_python(declared: Tocsin, place: Path) 
         '[triggers.open]\nagent = "review"\nhook = { scheme = "none" }\n'
     )
     before = {row["name"]: row for row in declared("trigger", "list", "--json").objects}
-    assert declared("sync", "events.toml").code == 0
+    assert "2 triggers taken over: open, review" in declared("sync", "events.toml").out
     after = {row["name"]: row for row in declared("trigger", "list", "--json").objects}
     for name in ("review", "open"):
         same = ("event", "hook", "hook_text", "status")

@@ -65,7 +65,7 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
                 row["status"],
                 instant(row["next_at"], now) if row["status"] not in ("broken", "paused") else "–",
                 row["agent"],
-                row["broken_reason"] or row["schedule_text"] or row["event_text"] or "by hand",
+                row["broken_reason"] or row["schedule_text"] or _event_of(row) or "by hand",
             )
             for row in rows
         ],
@@ -73,6 +73,12 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
     )
     if not everything:
         tell_cut(len(rows), limit)
+
+
+def _event_of(row: Row) -> str | None:
+    """What calls it: with a hook, calls of that alone."""
+    text: str | None = row["event_text"]
+    return f"/hooks/{row['name']}: {text}" if row["hook"] is not None else text
 
 
 def show(name: Name, json: JsonFlag = False) -> None:
