@@ -96,3 +96,15 @@ def test_what_a_hub_needs_is_named_where_it_is_missing(words: list[str], environ
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.endswith("is not installed: pip install 'tocsin[hub]'")
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("trigger fire", "{NAME}"), ("trigger why", "{NAME}"), ("agent show", "{NAME}"), ("replica show", "{NAME}"),
+        ("instance show", "{NAME}"), ("key create", "{NAME}"), ("key revoke", "{NAME}"), ("event show", "{NUMBER}"),
+        ("run show", "{ID}"), ("completion", "{SHELL}"), ("serve", "[APP]"),
+    ],
+)  # fmt: skip
+def test_what_is_to_be_named_stands_in_capitals(tocsin: Tocsin, words: str, usage: str) -> None:
+    assert tocsin(*words.split(), "--help").out.splitlines()[0] == f"Usage: tocsin {words} [OPTIONS] {usage}"

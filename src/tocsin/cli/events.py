@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SOURCE: Final = "cli"
 """Of an event that is told here without one."""
 
-Number = Annotated[int, typer.Argument(min=1, help="The event's number, as `tocsin event list` shows it.")]
+Number = Annotated[
+    int, typer.Argument(min=1, metavar="NUMBER", help="The event's number, as `tocsin event list` shows it.")
+]
 
 
 def add_to(app: typer.Typer) -> None:

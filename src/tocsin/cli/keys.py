@@ -11,7 +11,7 @@ from tocsin.cli.listing import JsonFlag
 from tocsin.cli.output import emit, instant, print_table
 from tocsin.domain.errors import BadInput
 
-Name = Annotated[str, typer.Argument(help="The key's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
 
 
 def commands() -> typer.Typer:
@@ -98,7 +98,7 @@ async def _list_keys(json: bool) -> None:
 
 
 def revoke(
-    name: Annotated[str, typer.Argument(help="The key's name.", autocompletion=completion.keys)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The key's name.", autocompletion=completion.keys)],
 ) -> None:
     """The key opens nothing any more."""
     run_async(_revoke(name))

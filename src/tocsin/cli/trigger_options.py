@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tocsin.domain.trigger import TriggerSpec
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
-Name = Annotated[str, typer.Argument(help="The trigger's name.", autocompletion=completion.triggers)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.", autocompletion=completion.triggers)]
 Cron = Annotated[list[str] | None, typer.Option(help="A cron expression; may be given again.")]
 Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.")]
 Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
