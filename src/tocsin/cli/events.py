@@ -36,12 +36,14 @@ def commands() -> typer.Typer:
 def emit_event(
     kind: Annotated[str, typer.Argument(metavar="TYPE", help="What has happened, such as order.paid.")],
     *,
-    source: Annotated[str, typer.Option(help="Who tells it: a URI, or a part of one.")] = SOURCE,
+    source: Annotated[str, typer.Option(metavar="URI", help="Who tells it: a URI, or a part of one.")] = SOURCE,
     data: Annotated[
         str | None, typer.Option("--data", metavar="JSON|@FILE", help="JSON, @FILE, or @- for stdin.")
     ] = None,
-    dedup_key: Annotated[str | None, typer.Option(help="The same source and key are taken once.")] = None,
-    subject: Annotated[str | None, typer.Option(help="What it is about.")] = None,
+    dedup_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The same source and key are taken once.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is about.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Tell the hub of an event."""
@@ -67,13 +69,15 @@ async def _emit(event: "Event", json: bool) -> None:
 
 def list_events(
     *,
-    kind: Annotated[str | None, typer.Option("--type", help="Only of this type.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only from there.")] = None,
-    trigger: Annotated[str | None, typer.Option(help="Only those that were for this trigger.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only of this type.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="URI", help="Only from there.")] = None,
+    trigger: Annotated[str | None, typer.Option(metavar="NAME", help="Only those that were for this trigger.")] = None,
     called: Annotated[
         bool | None, typer.Option("--called/--uncalled", help="Only those that came to a run, or to none.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Received since: ISO 8601, or a length such as 2h.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Received since: ISO 8601, or a length such as 2h.")
+    ] = None,
     limit: Limit = None,
     everything: All = False,
     json: JsonFlag = False,

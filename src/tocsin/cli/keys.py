@@ -25,13 +25,18 @@ def commands() -> typer.Typer:
 def create(
     name: Name,
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", "-s", help="read, operate, admin or emit: what it may do in the API.")
+        list[str] | None,
+        typer.Option("--scope", "-s", metavar="SCOPE", help="read, operate, admin or emit: what it may do in the API."),
     ] = None,
     agents: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="For a process that runs this agent; several times, or '*' for all."),
+        typer.Option(
+            "--agent", "-a", metavar="NAME", help="For a process that runs this agent; several times, or '*' for all."
+        ),
     ] = None,
-    expires: Annotated[str | None, typer.Option(help="When it ends: ISO 8601, or a length such as 90d.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="When it ends: ISO 8601, or a length such as 90d.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """A new key, shown once. An agent process takes it as TOCSIN_AGENT_KEY."""

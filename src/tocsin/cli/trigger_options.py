@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.", autocompletion=completion.triggers)]
-Cron = Annotated[list[str] | None, typer.Option(help="A cron expression; may be given again.")]
-Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.")]
-Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
-At = Annotated[list[str] | None, typer.Option(help="An ISO 8601 instant; may be given again.")]
-Jitter = Annotated[str | None, typer.Option(help="Spread over this length of time.")]
+Cron = Annotated[list[str] | None, typer.Option(metavar="EXPR", help="A cron expression; may be given again.")]
+Tz = Annotated[str | None, typer.Option(metavar="ZONE", help="IANA zone of the cron expressions.")]
+Every = Annotated[str | None, typer.Option(metavar="LENGTH", help="A length of time, such as 90s or 5m.")]
+At = Annotated[list[str] | None, typer.Option(metavar="INSTANT", help="An ISO 8601 instant; may be given again.")]
+Jitter = Annotated[str | None, typer.Option(metavar="LENGTH", help="Spread over this length of time.")]
 OnEvent = Annotated[
     str | None,
     typer.Option(
@@ -42,15 +42,19 @@ Input = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="JSON, @FI
 Overlap = Annotated[
     str | None,
     typer.Option(
+        metavar="POLICY",
         help="skip, queue_one, queue_all, cancel_previous or allow.",
         autocompletion=completion.words("skip", "queue_one", "queue_all", "cancel_previous", "allow"),
     ),
 ]
 CatchUp = Annotated[
-    str | None, typer.Option(help="skip, latest or all.", autocompletion=completion.words("skip", "latest", "all"))
+    str | None,
+    typer.Option(
+        metavar="POLICY", help="skip, latest or all.", autocompletion=completion.words("skip", "latest", "all")
+    ),
 ]
-Priority = Annotated[int | None, typer.Option(help="0 to 9, 9 first.")]
-ExpiresAfter = Annotated[str | None, typer.Option(help="How long a run may wait in the queue.")]
+Priority = Annotated[int | None, typer.Option(metavar="N", help="0 to 9, 9 first.")]
+ExpiresAfter = Annotated[str | None, typer.Option(metavar="LENGTH", help="How long a run may wait in the queue.")]
 
 SCHEDULE_OPTIONS: Final = ("cron", "tz", "every", "at", "jitter")
 POLICY_OPTIONS: Final = ("overlap", "catch_up", "priority", "expires_after")

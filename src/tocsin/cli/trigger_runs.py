@@ -19,7 +19,7 @@ from tocsin.domain.errors import BadInput
 
 def fire(
     name: Name,
-    key: Annotated[str | None, typer.Option(help="The same key gives the same run.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The same key gives the same run.")] = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end, as `tocsin run watch` does.")] = False,
     json: JsonFlag = False,
@@ -44,8 +44,10 @@ async def _fire(name: str, key: str | None, payload: Any, *, watch: bool, json: 
 def backfill(
     name: Name,
     *,
-    since: Annotated[str | None, typer.Option(help="First instant, ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option(help="Last instant, ISO 8601; now when left out.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="INSTANT", help="First instant, ISO 8601.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="Last instant, ISO 8601; now when left out.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel what is queued of a backfill.")] = None,
     json: JsonFlag = False,
@@ -77,8 +79,10 @@ async def _backfill(
 
 def why(
     name: Name,
-    since: Annotated[str | None, typer.Option(help="ISO 8601, or a length such as 2h; 24h when left out.")] = None,
-    until: Annotated[str | None, typer.Option(help="ISO 8601, or a length such as 2h.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="ISO 8601, or a length such as 2h; 24h when left out.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601, or a length such as 2h.")] = None,
     limit: Limit = None,
     json: JsonFlag = False,
 ) -> None:

@@ -177,7 +177,9 @@ def print_trigger(row: Row, now: datetime) -> None:
 def add(
     name: given.NewName,
     *,
-    agent: Annotated[str, typer.Option(help="The agent that is called.", autocompletion=completion.agents)],
+    agent: Annotated[
+        str, typer.Option(metavar="NAME", help="The agent that is called.", autocompletion=completion.agents)
+    ],
     cron: given.Cron = None,
     tz: given.Tz = None,
     every: given.Every = None,
@@ -218,7 +220,7 @@ def edit(
     name: Name,
     *,
     agent: Annotated[
-        str | None, typer.Option(help="The agent that is called.", autocompletion=completion.agents)
+        str | None, typer.Option(metavar="NAME", help="The agent that is called.", autocompletion=completion.agents)
     ] = None,
     cron: given.Cron = None,
     tz: given.Tz = None,
@@ -232,7 +234,7 @@ def edit(
     catch_up: given.CatchUp = None,
     priority: given.Priority = None,
     expires_after: given.ExpiresAfter = None,
-    if_version: Annotated[int | None, typer.Option(help="Only while it has this version.")] = None,
+    if_version: Annotated[int | None, typer.Option(metavar="N", help="Only while it has this version.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Change what is named; the rest stays as it is."""
@@ -259,8 +261,10 @@ def edit(
 
 def pause(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why; each reason is cleared by itself.")] = "user",
-    until: Annotated[str | None, typer.Option(help="When the reason ends by itself, ISO 8601.")] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; each reason is cleared by itself.")] = "user",
+    until: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="When the reason ends by itself, ISO 8601.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Let nothing become a run until it is resumed."""
@@ -270,8 +274,10 @@ def pause(
 
 def resume(
     name: Name,
-    reason: Annotated[str | None, typer.Option(help="Clear only this reason.")] = None,
-    catch_up: Annotated[str | None, typer.Option(help="latest: also run the last occurrence of the pause.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Clear only this reason.")] = None,
+    catch_up: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="latest: also run the last occurrence of the pause.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Go on from now."""
