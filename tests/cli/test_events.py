@@ -65,7 +65,7 @@ def test_events_are_listed_and_shown_with_what_they_came_to(declared: Tocsin) ->
     declared("emit", "order.paid", "--source", "/shop", "--data", '{"n": 2}', "--dedup-key", "a")
     declared("emit", "order.paid", "--source", "/shop", "--data", '{"n": 0}', "--dedup-key", "b", "--subject", "s")
     listed = declared("event", "list").out.splitlines()
-    assert [line.split()[-1] for line in listed[1:]] == ["nothing", "queued"]
+    assert [line.split()[-2:] for line in listed[1:]] == [["nothing", "b"], ["queued", "a"]]
     assert [row["id"] for row in declared("event", "list", "--json", "--called").objects] == ["a"]
     assert [row["id"] for row in declared("event", "list", "--json", "--uncalled").objects] == ["b"]
     assert [row["id"] for row in declared("event", "list", "--json", "--trigger", "orders").objects] == ["a"]

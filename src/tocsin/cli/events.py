@@ -114,9 +114,9 @@ async def _list(filters: dict[str, Any], *, since: str | None, limit: int, every
     if json:
         return
     print_table(
-        ["event", "received", "type", "source", "id", "came to"],
+        ["event", "received", "type", "source", "came to", "id"],
         [
-            (row["number"], instant(row["received_at"], now), row["type"], row["source"], row["id"], came_to(row))
+            (row["number"], instant(row["received_at"], now), row["type"], row["source"], came_to(row), row["id"])
             for row in rows
         ],
         empty="no events",
