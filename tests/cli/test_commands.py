@@ -115,6 +115,10 @@ def test_a_change_is_told_in_one_line(declared: Tocsin) -> None:
     assert declared("trigger", "add", "mine", "--agent", "greet").out.startswith("mine is added: fired by hand")
     spread = declared("trigger", "add", "other", "--agent", "greet", "--every", "6h", "--jitter", "90s")
     assert spread.out.startswith("other is added: every 6h jitter=1m30s, armed, next at ")
+    declared("trigger", "edit", "other", "--expires-after", "90m")
+    shown = [line.split(maxsplit=1) for line in declared("trigger", "show", "other").out.splitlines()]
+    assert ["grace", "1 m"] in shown
+    assert ["expires_after", "1 h 30 m"] in shown
 
 
 def test_decisions_are_asked_for_since_an_instant_or_for_a_length_of_time(declared: Tocsin) -> None:

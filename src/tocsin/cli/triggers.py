@@ -11,12 +11,15 @@ from tocsin.cli import trigger_options as given
 from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
 from tocsin.cli.operations import Operations, Row
-from tocsin.cli.output import compact, counted, emit, instant, print_fields, print_table
+from tocsin.cli.output import compact, counted, emit, instant, length, print_fields, print_table
 from tocsin.cli.trigger_options import Name
 from tocsin.cli.trigger_runs import backfill, fire, why
 
 IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event", "hook_text": "hook"}
 """What a person is shown of fields that have a form besides."""
+
+LENGTHS: Final = ("grace", "catch_up_window", "expires_after")
+"""Of a policy, in seconds."""
 
 
 def commands() -> typer.Typer:
@@ -156,13 +159,17 @@ def _rhythm(row: Row, now: datetime) -> str:
     )
 
 
+def _given(policy: Row) -> list[tuple[str, Any]]:
+    return [(name, setting) for name, setting in policy.items() if setting is not None]
+
+
 def print_trigger(row: Row, now: datetime) -> None:
     fields: list[tuple[str, Any]] = []
     for key, value in row.items():
         if isinstance(value, datetime):
             fields.append((key, instant(value, now)))
         elif key == "policy":
-            fields += [(name, setting) for name, setting in value.items() if setting is not None]
+            fields += [(name, length(setting) if name in LENGTHS else setting) for name, setting in _given(value)]
         elif key == "input":
             fields.append((key, None if value is None else compact(value, 2_000)))
         elif key == "paused":
