@@ -113,6 +113,22 @@ def test_a_change_is_told_in_one_line(declared: Tocsin) -> None:
     assert row[1:3] == ["paused", "–"]
     assert declared("trigger", "resume", "yearly").out.startswith("yearly is resumed: ")
     assert declared("trigger", "add", "mine", "--agent", "greet").out.startswith("mine is added: fired by hand")
+    spread = declared("trigger", "add", "other", "--agent", "greet", "--every", "6h", "--jitter", "90s")
+    assert spread.out.startswith("other is added: every 6h jitter=1m30s, armed, next at ")
+    declared("trigger", "edit", "other", "--expires-after", "90m")
+    shown = [line.split(maxsplit=1) for line in declared("trigger", "show", "other").out.splitlines()]
+    assert ["grace", "1 m"] in shown
+    assert ["expires_after", "1 h 30 m"] in shown
+
+
+def test_decisions_are_asked_for_since_an_instant_or_for_a_length_of_time(declared: Tocsin) -> None:
+    declared("trigger", "fire", "yearly")
+    for since in ("1h", "2020-01-01"):
+        assert len(declared("trigger", "why", "yearly", "--since", since, "--json").objects) == 2
+    assert len(declared("trigger", "why", "yearly", "--until", "1h", "--json").objects) == 1
+    assert declared("trigger", "why", "yearly", "--since", "soon").lines == [
+        "tocsin: 'soon': must be ISO 8601, or a length of time such as 2h"
+    ]
 
 
 def test_a_trigger_that_listens_is_added_shown_and_given_a_schedule(declared: Tocsin) -> None:

@@ -44,6 +44,7 @@ def test_a_key_comes_from_the_environment_or_a_file_and_is_no_option(
     none = tocsin("trigger", "list", TOCSIN_URL=url)
     assert (none.code, none.out) == (1, "")
     assert "a key is asked for" in none.lines[-1]
+    assert none.lines[-1].endswith("or TOCSIN_KEY for commands")
     (place / "key").write_text(reader + "\n")
     assert tocsin("trigger", "list", "--json", TOCSIN_URL=url, TOCSIN_KEY_FILE="key").code == 0
     refused = tocsin("trigger", "fire", "yearly", TOCSIN_URL=url, TOCSIN_KEY_FILE="key")

@@ -65,7 +65,7 @@ def test_events_are_listed_and_shown_with_what_they_came_to(declared: Tocsin) ->
     declared("emit", "order.paid", "--source", "/shop", "--data", '{"n": 2}', "--dedup-key", "a")
     declared("emit", "order.paid", "--source", "/shop", "--data", '{"n": 0}', "--dedup-key", "b", "--subject", "s")
     listed = declared("event", "list").out.splitlines()
-    assert [line.split()[-1] for line in listed[1:]] == ["nothing", "queued"]
+    assert [line.split()[-2:] for line in listed[1:]] == [["nothing", "b"], ["queued", "a"]]
     assert [row["id"] for row in declared("event", "list", "--json", "--called").objects] == ["a"]
     assert [row["id"] for row in declared("event", "list", "--json", "--uncalled").objects] == ["b"]
     assert [row["id"] for row in declared("event", "list", "--json", "--trigger", "orders").objects] == ["a"]
@@ -75,6 +75,7 @@ def test_events_are_listed_and_shown_with_what_they_came_to(declared: Tocsin) ->
     assert 'data         {"n":0}' in uncalled
     assert "came to      nothing" in uncalled
     assert "orders      not so: data.n > `1`" in uncalled
+    assert "open        it has a hook: only calls of /hooks/open are for it" in uncalled
     called = declared("event", "show", "1")
     assert "orders: queued" in called.out
     [run] = declared("run", "list", "--json").objects
@@ -87,6 +88,7 @@ def test_a_hook_is_given_shown_and_taken_away(declared: Tocsin) -> None:
     assert added.out == "pay is added: /hooks/pay, standard, secret PAY: on *\n"
     assert added.err == ""
     assert "hook  " in declared("trigger", "show", "pay").out
+    assert "/hooks/pay: on *" in declared("trigger", "list").out
     assert declared("trigger", "why", "pay").out.startswith("It runs when it is called at /hooks/pay (standard")
     bare = declared("trigger", "edit", "pay", "--hook", '{"scheme": "none"}')
     assert "tocsin: /hooks/pay verifies nothing" in bare.err
@@ -107,7 +109,7 @@ def test_a_hook_in_toml_is_the_same_as_in_python(declared: Tocsin, place: Path) 
         '[triggers.open]\nagent = "review"\nhook = { scheme = "none" }\n'
     )
     before = {row["name"]: row for row in declared("trigger", "list", "--json").objects}
-    assert declared("sync", "events.toml").code == 0
+    assert "2 triggers taken over: open, review" in declared("sync", "events.toml").out
     after = {row["name"]: row for row in declared("trigger", "list", "--json").objects}
     for name in ("review", "open"):
         same = ("event", "hook", "hook_text", "status")

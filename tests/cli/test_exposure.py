@@ -97,7 +97,7 @@ def test_keys_on_the_command_line(tocsin: Tocsin, dsn: str) -> None:
         (["x"], "say what it is for"),
         (["x", "-s", "root"], "must be one of read, operate, admin, emit, agent"),
         (["x", "-s", "read", "-a", "greet"], "scope agent and the agents go together"),
-        (["x", "-s", "read", "--expires", "soon"], "--expires 'soon'"),
+        (["x", "-s", "read", "--expires", "soon"], "or a length of time such as 90d"),
         (["x", "-s", "read", "--expires", "2020-01-01"], "expired already"),
         (["x", "-s", "read", "--expires", "99999999d"], "--expires"),
         (["two words", "-s", "read"], "two words"),

@@ -93,7 +93,8 @@ def test_a_drain_tells_what_is_still_in_hand() -> None:
 
 def test_nothing_to_show_is_told_too() -> None:
     text = "\n".join(drawn(a_snapshot(0, summary={}), 80, 24))
-    assert "nothing is due" in text
+    assert "nothing is due; what has no schedule is called by events, or fired by hand" in text
+    assert "lateness nothing that was due has begun yet" in text
     assert "nothing yet" in text
     assert "0 occurrences" in text
 

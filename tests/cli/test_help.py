@@ -3,11 +3,15 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import typer.core
+from typer.main import get_command
 
 from tests.cli.conftest import Answer
+from tocsin.cli.program import program
 
 HEAVY = (
     "asyncio",
@@ -96,3 +100,28 @@ def test_what_a_hub_needs_is_named_where_it_is_missing(words: list[str], environ
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.endswith("is not installed: pip install 'tocsin[hub]'")
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("trigger fire", "{NAME}"), ("trigger why", "{NAME}"), ("agent show", "{NAME}"), ("replica show", "{NAME}"),
+        ("instance show", "{NAME}"), ("key create", "{NAME}"), ("key revoke", "{NAME}"), ("event show", "{NUMBER}"),
+        ("run show", "{ID}"), ("completion", "{SHELL}"), ("serve", "[APP]"),
+    ],
+)  # fmt: skip
+def test_what_is_to_be_named_stands_in_capitals(tocsin: Tocsin, words: str, usage: str) -> None:
+    assert tocsin(*words.split(), "--help").out.splitlines()[0] == f"Usage: tocsin {words} [OPTIONS] {usage}"
+
+
+def test_each_option_says_what_it_takes_in_a_word_of_its_own() -> None:
+    """Else a help page has the types of Python, such as ``<list[str]>``."""
+
+    def options(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        yield from ((f"{path} {one.name}", one) for one in command.params if isinstance(one, typer.core.TyperOption))
+        for name, below in getattr(command, "commands", {}).items():
+            yield from options(below, f"{path} {name}")
+
+    given = [(path, one.metavar) for path, one in options(get_command(program()), "tocsin") if not one.is_flag]
+    assert len(given) > 50
+    assert [path for path, metavar in given if metavar is None] == []

@@ -11,7 +11,7 @@ import standardwebhooks
 
 from tocsin.domain.errors import BadInput, Unverified
 from tocsin.domain.hook import Hook, webhook
-from tocsin.domain.signature import Verified, refuse_unknown, verify
+from tocsin.domain.signature import NOT_ITS_OWN, Verified, refuse_unknown, verify
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BODY = b'{"test": 2432232314}'
@@ -98,6 +98,18 @@ def test_the_example_of_slack_by_a_template() -> None:
     assert verified(hook, ["8f742231b10e8888abcd99yyyzzz85a5"], headers, body, at).id
 
 
+def test_the_log_is_told_why_and_whoever_called_is_not() -> None:
+    for hook, headers, why in (
+        (GITHUB, {}, "it has no x-hub-signature-256"),
+        (GITHUB, github() | {"x-hub-signature-256": "canary"}, "its x-hub-signature-256 is not of the form sha256=HEX"),
+        (GITHUB, github(secret="canary"), "its x-hub-signature-256 fits no secret that the hub has for this hook"),
+        (STANDARD, {"webhook-signature": "v1,AA=="}, "it has no webhook-timestamp and no webhook-id"),
+    ):
+        with pytest.raises(Unverified) as told:
+            verified(hook, [SECRET], headers)
+        assert (str(told.value), told.value.why) == (NOT_ITS_OWN, why)
+
+
 # --- Standard Webhooks
 
 
@@ -150,7 +162,7 @@ def test_whatever_is_changed_or_missing_is_refused_in_the_same_words(name: str, 
         headers[name] = value
     told = refused(STANDARD, [SECRET], headers)
     with pytest.raises(Unverified) as unknown:
-        refuse_unknown(BODY)
+        refuse_unknown(BODY, why="")
     assert told == str(unknown.value)
     assert refused(STANDARD, [SECRET], standard(), BODY + b" ") == told
     assert refused(STANDARD, [], standard()) == told
@@ -168,7 +180,7 @@ def test_a_hook_that_is_not_there_costs_what_a_wrong_signature_does(monkeypatch:
     refused(GITHUB, ["s"], {"x-hub-signature-256": "sha256=00"})
     refused(GITHUB, ["s"], {})
     with pytest.raises(Unverified):
-        refuse_unknown(BODY)
+        refuse_unknown(BODY, why="")
     assert hashed == [len(BODY)] * 3
 
 

@@ -38,7 +38,7 @@ def sync(
         for what, names in lists.items():
             if names:
                 shown = f": {', '.join(names[:20])}{' …' if len(names) > 20 else ''}" if what != "unchanged" else ""
-                typer.echo(f"{counted(len(names), kind.removesuffix('s'))} {what}{shown}")
+                typer.echo(f"{counted(len(names), kind.removesuffix('s'))} {what.replace('_', ' ')}{shown}")
     for trigger in loaded.triggers:
         if trigger.hook is not None and not trigger.hook.is_verified:
             say(f"/hooks/{trigger.name} verifies nothing: whoever reaches the port may call {trigger.name}")

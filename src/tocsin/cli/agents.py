@@ -10,7 +10,7 @@ from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
 from tocsin.cli.operations import Row
 from tocsin.cli.output import emit, instant, print_fields, print_table
 
-Name = Annotated[str, typer.Argument(help="The agent's name.", autocompletion=completion.agents)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The agent's name.", autocompletion=completion.agents)]
 
 
 def commands() -> typer.Typer:

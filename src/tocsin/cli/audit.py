@@ -23,12 +23,17 @@ def add_to(app: typer.Typer) -> None:
 def audit(
     *,
     trigger: Annotated[
-        str | None, typer.Option(help="Only of this trigger, its runs and backfills; also one that is gone.")
+        str | None,
+        typer.Option(metavar="NAME", help="Only of this trigger, its runs and backfills; also one that is gone."),
     ] = None,
-    actor: Annotated[str | None, typer.Option(help="Only by this actor: key:NAME, cli:USER@HOST, …")] = None,
-    action: Annotated[str | None, typer.Option(help="Only what was done in this way, such as paused.")] = None,
-    since: Annotated[str | None, typer.Option(help="ISO 8601, or a length such as 2h.")] = None,
-    until: Annotated[str | None, typer.Option(help="ISO 8601, or a length such as 2h.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(metavar="ACTOR", help="Only by this actor: key:NAME, cli:USER@HOST, …")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option(metavar="ACTION", help="Only what was done in this way, such as paused.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601, or a length such as 2h.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601, or a length such as 2h.")] = None,
     limit: Limit = None,
     everything: All = False,
     json: JsonFlag = False,

@@ -22,11 +22,15 @@ def _group() -> None:
 
 def import_crontab(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A user's or the system's crontab; - is stdin.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The app; stdout when left out.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The app; stdout when left out.")
+    ] = None,
     system: Annotated[
         bool | None, typer.Option("--system/--user", help="With a user column or without; found out by itself.")
     ] = None,
-    tz: Annotated[str | None, typer.Option("--tz", help="The zone of its times; this host's when left out.")] = None,
+    tz: Annotated[
+        str | None, typer.Option("--tz", metavar="ZONE", help="The zone of its times; this host's when left out.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Write a TOML app with an agent and a trigger for each line of a crontab."""

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SOURCE: Final = "cli"
 """Of an event that is told here without one."""
 
-Number = Annotated[int, typer.Argument(min=1, help="The event's number, as `tocsin event list` shows it.")]
+Number = Annotated[
+    int, typer.Argument(min=1, metavar="NUMBER", help="The event's number, as `tocsin event list` shows it.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,12 +36,14 @@ def commands() -> typer.Typer:
 def emit_event(
     kind: Annotated[str, typer.Argument(metavar="TYPE", help="What has happened, such as order.paid.")],
     *,
-    source: Annotated[str, typer.Option(help="Who tells it: a URI, or a part of one.")] = SOURCE,
+    source: Annotated[str, typer.Option(metavar="URI", help="Who tells it: a URI, or a part of one.")] = SOURCE,
     data: Annotated[
         str | None, typer.Option("--data", metavar="JSON|@FILE", help="JSON, @FILE, or @- for stdin.")
     ] = None,
-    dedup_key: Annotated[str | None, typer.Option(help="The same source and key are taken once.")] = None,
-    subject: Annotated[str | None, typer.Option(help="What it is about.")] = None,
+    dedup_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The same source and key are taken once.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is about.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Tell the hub of an event."""
@@ -65,13 +69,15 @@ async def _emit(event: "Event", json: bool) -> None:
 
 def list_events(
     *,
-    kind: Annotated[str | None, typer.Option("--type", help="Only of this type.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only from there.")] = None,
-    trigger: Annotated[str | None, typer.Option(help="Only those that were for this trigger.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only of this type.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="URI", help="Only from there.")] = None,
+    trigger: Annotated[str | None, typer.Option(metavar="NAME", help="Only those that were for this trigger.")] = None,
     called: Annotated[
         bool | None, typer.Option("--called/--uncalled", help="Only those that came to a run, or to none.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Received since: ISO 8601, or a length such as 2h.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Received since: ISO 8601, or a length such as 2h.")
+    ] = None,
     limit: Limit = None,
     everything: All = False,
     json: JsonFlag = False,
@@ -108,9 +114,9 @@ async def _list(filters: dict[str, Any], *, since: str | None, limit: int, every
     if json:
         return
     print_table(
-        ["event", "received", "type", "source", "id", "came to"],
+        ["event", "received", "type", "source", "came to", "id"],
         [
-            (row["number"], instant(row["received_at"], now), row["type"], row["source"], row["id"], came_to(row))
+            (row["number"], instant(row["received_at"], now), row["type"], row["source"], came_to(row), row["id"])
             for row in rows
         ],
         empty="no events",

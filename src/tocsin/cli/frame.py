@@ -130,7 +130,7 @@ def _name_width(shot: Snapshot, width: int) -> int:
 
 def _upcoming(shot: Snapshot, rows: int, width: int) -> RenderableType:
     if not shot.upcoming:
-        return _line("nothing is due; triggers without a schedule are fired by hand", style=DIM)
+        return _line("nothing is due; what has no schedule is called by events, or fired by hand", style=DIM)
     table = _table(("right", 10), ("left", _name_width(shot, width)), ("left", "1"), ("left", 12))
     for row in list(shot.upcoming)[:rows]:
         away = between(shot.now, row["wake_at"]) or 0
@@ -246,4 +246,4 @@ def _foot(shot: Snapshot) -> Iterator[RenderableType]:
             "lateness " + " · ".join(f"{name} {length(lateness[name])}" for name in ("p50", "p99", "max")), style=DIM
         )
     else:
-        yield _line("lateness  nothing has begun yet", style=DIM)
+        yield _line("lateness  nothing that was due has begun yet", style=DIM)

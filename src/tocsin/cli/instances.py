@@ -12,7 +12,9 @@ from tocsin.cli.output import between, emit, instant, length, print_fields, prin
 
 MOST = 100_000
 
-Name = Annotated[str, typer.Argument(help="An instance's name or id.", autocompletion=completion.instances)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="An instance's name or id.", autocompletion=completion.instances)
+]
 
 
 def commands() -> typer.Typer:

@@ -11,7 +11,7 @@ from tocsin.cli.listing import JsonFlag
 from tocsin.cli.output import emit, instant, print_table
 from tocsin.domain.errors import BadInput
 
-Name = Annotated[str, typer.Argument(help="The key's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
 
 
 def commands() -> typer.Typer:
@@ -25,13 +25,18 @@ def commands() -> typer.Typer:
 def create(
     name: Name,
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", "-s", help="read, operate, admin or emit: what it may do in the API.")
+        list[str] | None,
+        typer.Option("--scope", "-s", metavar="SCOPE", help="read, operate, admin or emit: what it may do in the API."),
     ] = None,
     agents: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="For a process that runs this agent; several times, or '*' for all."),
+        typer.Option(
+            "--agent", "-a", metavar="NAME", help="For a process that runs this agent; several times, or '*' for all."
+        ),
     ] = None,
-    expires: Annotated[str | None, typer.Option(help="When it ends: ISO 8601, or a length such as 90d.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="When it ends: ISO 8601, or a length such as 90d.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """A new key, shown once. An agent process takes it as TOCSIN_AGENT_KEY."""
@@ -61,7 +66,7 @@ def _end_of(text: str, now: datetime) -> datetime:
     except BadInput:
         length = None
     try:
-        return now + length if length is not None else read_instant("--expires", text)
+        return now + length if length is not None else read_instant("--expires", text, or_length=True)
     except OverflowError:
         raise BadInput(f"--expires {text!r}: lies beyond the calendar's end") from None
 
@@ -98,7 +103,7 @@ async def _list_keys(json: bool) -> None:
 
 
 def revoke(
-    name: Annotated[str, typer.Argument(help="The key's name.", autocompletion=completion.keys)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The key's name.", autocompletion=completion.keys)],
 ) -> None:
     """The key opens nothing any more."""
     run_async(_revoke(name))

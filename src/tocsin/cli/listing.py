@@ -9,7 +9,9 @@ from tocsin.cli.operations import Row
 from tocsin.domain.errors import BadInput
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing else.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, max=100_000, help="How many at most; 50 when left out.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, max=100_000, metavar="N", help="How many at most; 50 when left out.")
+]
 All = Annotated[bool, typer.Option("--all", help="Everything there is, page by page.")]
 DEFAULT_LIMIT: Final = 50
 PAGE: Final = 500

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tocsin.telemetry import Log
 
 AppRef = Annotated[str, typer.Argument(metavar="APP", help="path/app.py[:hub], pkg.mod[:hub] or file.toml.")]
-OptionalApp = Annotated[str | None, typer.Argument(metavar="[APP]", help="The app whose agents it runs.")]
+OptionalApp = Annotated[str | None, typer.Argument(metavar="APP", help="The app whose agents it runs.")]
 For = Annotated[str | None, typer.Option("--for", metavar="SECONDS", help="Drain after this time, and sum up.")]
 Json = Annotated[bool, typer.Option("--json", help="Log lines as JSON, no live view.")]
 

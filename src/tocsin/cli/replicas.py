@@ -12,7 +12,9 @@ from tocsin.cli.output import between, emit, instant, length, print_fields, prin
 
 MOST = 100_000
 
-Name = Annotated[str, typer.Argument(help="A replica's name or id.", autocompletion=completion.replicas)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A replica's name or id.", autocompletion=completion.replicas)
+]
 
 
 def commands() -> typer.Typer:

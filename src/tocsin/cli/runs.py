@@ -35,19 +35,22 @@ def commands() -> typer.Typer:
 def list_runs(
     *,
     trigger: Annotated[
-        str | None, typer.Option(help="Only runs of this trigger.", autocompletion=completion.triggers)
+        str | None, typer.Option(metavar="NAME", help="Only runs of this trigger.", autocompletion=completion.triggers)
     ] = None,
     agent: Annotated[
-        str | None, typer.Option(help="Only runs of this agent.", autocompletion=completion.agents)
+        str | None, typer.Option(metavar="NAME", help="Only runs of this agent.", autocompletion=completion.agents)
     ] = None,
     state: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="STATE",
             help="Only runs in this state; may be given again.",
             autocompletion=completion.words("queued", "running", "succeeded", "failed", "cancelled", "skipped"),
         ),
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Queued since: ISO 8601, or a length such as 2h.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Queued since: ISO 8601, or a length such as 2h.")
+    ] = None,
     limit: Limit = None,
     everything: All = False,
     json: JsonFlag = False,
@@ -251,7 +254,7 @@ async def _retry(run: str, json: bool) -> None:
 
 def watch(
     run: RunId,
-    every: Annotated[str, typer.Option(help="How long between two looks, at most.")] = "1s",
+    every: Annotated[str, typer.Option(metavar="LENGTH", help="How long between two looks, at most.")] = "1s",
     json: JsonFlag = False,
 ) -> None:
     """Follow a run to its end, a line for each change.

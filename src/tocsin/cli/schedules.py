@@ -23,11 +23,13 @@ def add_to(app: typer.Typer) -> None:
 def next_instants(
     expression: Annotated[str, typer.Argument(metavar="EXPR", help="A cron expression, five or six fields.")],
     *,
-    tz: Annotated[str, typer.Option("--tz", help="IANA zone in which it is read.")] = "UTC",
-    after: Annotated[str | None, typer.Option(help="ISO 8601 instant to look from; now when left out.")] = None,
-    count: Annotated[int, typer.Option("-n", min=1, max=MOST_INSTANTS, help="How many instants.")] = 5,
-    gap: Annotated[str, typer.Option(help="In a daylight-saving gap: shift or skip.")] = "shift",
-    fold: Annotated[str, typer.Option(help="In a fold: first, last or both.")] = "first",
+    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA zone in which it is read.")] = "UTC",
+    after: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="ISO 8601 instant to look from; now when left out.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=1, max=MOST_INSTANTS, metavar="N", help="How many instants.")] = 5,
+    gap: Annotated[str, typer.Option(metavar="RULE", help="In a daylight-saving gap: shift or skip.")] = "shift",
+    fold: Annotated[str, typer.Option(metavar="RULE", help="In a fold: first, last or both.")] = "first",
     json: JsonFlag = False,
 ) -> None:
     """When would it fire? Asks no database."""
@@ -52,7 +54,7 @@ def next_instants(
 
 
 def forecast(
-    hours: Annotated[float, typer.Option(min=0.01, max=24 * 366, help="How far to look ahead.")] = 24,
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 366, metavar="N", help="How far to look ahead.")] = 24,
     json: JsonFlag = False,
 ) -> None:
     """The load ahead: fires by minute, what falls together, herds."""

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tocsin.domain.trigger import TriggerSpec
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
-Name = Annotated[str, typer.Argument(help="The trigger's name.", autocompletion=completion.triggers)]
-Cron = Annotated[list[str] | None, typer.Option(help="A cron expression; may be given again.")]
-Tz = Annotated[str | None, typer.Option(help="IANA zone of the cron expressions.")]
-Every = Annotated[str | None, typer.Option(help="A length of time, such as 90s or 5m.")]
-At = Annotated[list[str] | None, typer.Option(help="An ISO 8601 instant; may be given again.")]
-Jitter = Annotated[str | None, typer.Option(help="Spread over this length of time.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.", autocompletion=completion.triggers)]
+Cron = Annotated[list[str] | None, typer.Option(metavar="EXPR", help="A cron expression; may be given again.")]
+Tz = Annotated[str | None, typer.Option(metavar="ZONE", help="IANA zone of the cron expressions.")]
+Every = Annotated[str | None, typer.Option(metavar="LENGTH", help="A length of time, such as 90s or 5m.")]
+At = Annotated[list[str] | None, typer.Option(metavar="INSTANT", help="An ISO 8601 instant; may be given again.")]
+Jitter = Annotated[str | None, typer.Option(metavar="LENGTH", help="Spread over this length of time.")]
 OnEvent = Annotated[
     str | None,
     typer.Option(
@@ -42,15 +42,19 @@ Input = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="JSON, @FI
 Overlap = Annotated[
     str | None,
     typer.Option(
+        metavar="POLICY",
         help="skip, queue_one, queue_all, cancel_previous or allow.",
         autocompletion=completion.words("skip", "queue_one", "queue_all", "cancel_previous", "allow"),
     ),
 ]
 CatchUp = Annotated[
-    str | None, typer.Option(help="skip, latest or all.", autocompletion=completion.words("skip", "latest", "all"))
+    str | None,
+    typer.Option(
+        metavar="POLICY", help="skip, latest or all.", autocompletion=completion.words("skip", "latest", "all")
+    ),
 ]
-Priority = Annotated[int | None, typer.Option(help="0 to 9, 9 first.")]
-ExpiresAfter = Annotated[str | None, typer.Option(help="How long a run may wait in the queue.")]
+Priority = Annotated[int | None, typer.Option(metavar="N", help="0 to 9, 9 first.")]
+ExpiresAfter = Annotated[str | None, typer.Option(metavar="LENGTH", help="How long a run may wait in the queue.")]
 
 SCHEDULE_OPTIONS: Final = ("cron", "tz", "every", "at", "jitter")
 POLICY_OPTIONS: Final = ("overlap", "catch_up", "priority", "expires_after")
@@ -208,8 +212,8 @@ def catch_up_of(text: str | None) -> "CatchUpPolicy | None":
     return CatchUpPolicy(text)
 
 
-def read_instant(option: str, text: str) -> datetime:
-    """An instant; without an offset it is in UTC.
+def read_instant(option: str, text: str, *, or_length: bool = False) -> datetime:
+    """An instant; without an offset it is in UTC. or_length: what the refusal says could stand there as well.
 
     Raises: BadInput.
     """
@@ -217,4 +221,5 @@ def read_instant(option: str, text: str) -> datetime:
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z") from None
+        more = ", or a length of time such as 90d" if or_length else ""
+        raise BadInput(f"{option} {text!r}: must be ISO 8601, such as 2026-03-29T00:00:00Z{more}") from None

@@ -11,6 +11,7 @@ from tocsin.cli.exits import DONE
 from tocsin.cli.listing import JsonFlag, Limit, limit_of, tell_cut
 from tocsin.cli.operations import Row
 from tocsin.cli.output import counted, emit, instant, print_table
+from tocsin.cli.runs import read_since
 from tocsin.cli.trigger_options import Name, read_instant
 from tocsin.cli.watching import LONGEST_PAUSE, follow
 from tocsin.domain.errors import BadInput
@@ -18,7 +19,7 @@ from tocsin.domain.errors import BadInput
 
 def fire(
     name: Name,
-    key: Annotated[str | None, typer.Option(help="The same key gives the same run.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The same key gives the same run.")] = None,
     input: given.Input = None,  # noqa: A002 — the word that every face of Tocsin uses
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end, as `tocsin run watch` does.")] = False,
     json: JsonFlag = False,
@@ -43,8 +44,10 @@ async def _fire(name: str, key: str | None, payload: Any, *, watch: bool, json: 
 def backfill(
     name: Name,
     *,
-    since: Annotated[str | None, typer.Option(help="First instant, ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option(help="Last instant, ISO 8601; now when left out.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="INSTANT", help="First instant, ISO 8601.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="Last instant, ISO 8601; now when left out.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel what is queued of a backfill.")] = None,
     json: JsonFlag = False,
@@ -76,8 +79,10 @@ async def _backfill(
 
 def why(
     name: Name,
-    since: Annotated[str | None, typer.Option(help="ISO 8601; the last 24 hours when left out.")] = None,
-    until: Annotated[str | None, typer.Option(help="ISO 8601.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="ISO 8601, or a length such as 2h; 24h when left out.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="ISO 8601, or a length such as 2h.")] = None,
     limit: Limit = None,
     json: JsonFlag = False,
 ) -> None:
@@ -86,9 +91,9 @@ def why(
 
 
 async def _why(name: str, since: str | None, until: str | None, limit: int, json: bool) -> None:
-    first = read_instant("--since", since) if since is not None else None
-    last = read_instant("--until", until) if until is not None else None
     async with opened() as control:
+        now = await control.now()
+        first, last = (read_since(text, now) for text in (since, until))
         answer = await control.why(name, since=first, until=last, limit=limit)
     if json:
         emit({name: answer[name] for name in ("trigger", "standing", "changes")})

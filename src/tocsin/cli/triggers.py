@@ -11,12 +11,15 @@ from tocsin.cli import trigger_options as given
 from tocsin.cli.connection import opened, run_async
 from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
 from tocsin.cli.operations import Operations, Row
-from tocsin.cli.output import compact, counted, emit, instant, print_fields, print_table
+from tocsin.cli.output import compact, counted, emit, instant, length, print_fields, print_table
 from tocsin.cli.trigger_options import Name
 from tocsin.cli.trigger_runs import backfill, fire, why
 
 IN_WORDS: Final = {"schedule_text": "schedule", "event_text": "event", "hook_text": "hook"}
 """What a person is shown of fields that have a form besides."""
+
+LENGTHS: Final = ("grace", "catch_up_window", "expires_after")
+"""Of a policy, in seconds."""
 
 
 def commands() -> typer.Typer:
@@ -65,7 +68,7 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
                 row["status"],
                 instant(row["next_at"], now) if row["status"] not in ("broken", "paused") else "–",
                 row["agent"],
-                row["broken_reason"] or row["schedule_text"] or row["event_text"] or "by hand",
+                row["broken_reason"] or row["schedule_text"] or _event_of(row) or "by hand",
             )
             for row in rows
         ],
@@ -73,6 +76,12 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
     )
     if not everything:
         tell_cut(len(rows), limit)
+
+
+def _event_of(row: Row) -> str | None:
+    """What calls it: with a hook, calls of that alone."""
+    text: str | None = row["event_text"]
+    return f"/hooks/{row['name']}: {text}" if row["hook"] is not None else text
 
 
 def show(name: Name, json: JsonFlag = False) -> None:
@@ -150,13 +159,17 @@ def _rhythm(row: Row, now: datetime) -> str:
     )
 
 
+def _given(policy: Row) -> list[tuple[str, Any]]:
+    return [(name, setting) for name, setting in policy.items() if setting is not None]
+
+
 def print_trigger(row: Row, now: datetime) -> None:
     fields: list[tuple[str, Any]] = []
     for key, value in row.items():
         if isinstance(value, datetime):
             fields.append((key, instant(value, now)))
         elif key == "policy":
-            fields += [(name, setting) for name, setting in value.items() if setting is not None]
+            fields += [(name, length(setting) if name in LENGTHS else setting) for name, setting in _given(value)]
         elif key == "input":
             fields.append((key, None if value is None else compact(value, 2_000)))
         elif key == "paused":
@@ -171,7 +184,9 @@ def print_trigger(row: Row, now: datetime) -> None:
 def add(
     name: given.NewName,
     *,
-    agent: Annotated[str, typer.Option(help="The agent that is called.", autocompletion=completion.agents)],
+    agent: Annotated[
+        str, typer.Option(metavar="NAME", help="The agent that is called.", autocompletion=completion.agents)
+    ],
     cron: given.Cron = None,
     tz: given.Tz = None,
     every: given.Every = None,
@@ -212,7 +227,7 @@ def edit(
     name: Name,
     *,
     agent: Annotated[
-        str | None, typer.Option(help="The agent that is called.", autocompletion=completion.agents)
+        str | None, typer.Option(metavar="NAME", help="The agent that is called.", autocompletion=completion.agents)
     ] = None,
     cron: given.Cron = None,
     tz: given.Tz = None,
@@ -226,7 +241,7 @@ def edit(
     catch_up: given.CatchUp = None,
     priority: given.Priority = None,
     expires_after: given.ExpiresAfter = None,
-    if_version: Annotated[int | None, typer.Option(help="Only while it has this version.")] = None,
+    if_version: Annotated[int | None, typer.Option(metavar="N", help="Only while it has this version.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Change what is named; the rest stays as it is."""
@@ -253,8 +268,10 @@ def edit(
 
 def pause(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why; each reason is cleared by itself.")] = "user",
-    until: Annotated[str | None, typer.Option(help="When the reason ends by itself, ISO 8601.")] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; each reason is cleared by itself.")] = "user",
+    until: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="When the reason ends by itself, ISO 8601.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Let nothing become a run until it is resumed."""
@@ -264,8 +281,10 @@ def pause(
 
 def resume(
     name: Name,
-    reason: Annotated[str | None, typer.Option(help="Clear only this reason.")] = None,
-    catch_up: Annotated[str | None, typer.Option(help="latest: also run the last occurrence of the pause.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Clear only this reason.")] = None,
+    catch_up: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="latest: also run the last occurrence of the pause.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Go on from now."""

@@ -36,9 +36,9 @@ def work(  # noqa: PLR0917 — typer hands its options over by name
         str | None, typer.Option("--hub", metavar="HOST:PORT,…", help="The hubs; else TOCSIN_HUB.", show_default=False)
     ] = None,
     slots: Annotated[
-        int | None, typer.Option("--slots", min=1, max=10_000, help="Runs at once; else TOCSIN_SLOTS.")
+        int | None, typer.Option("--slots", min=1, max=10_000, metavar="N", help="Runs at once; else TOCSIN_SLOTS.")
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="For people; else host:pid.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="For people; else host:pid.")] = "",
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="For people; repeatable.")] = None,
     json: Json = False,
     leave_with_stdin: Annotated[bool, typer.Option("--leave-with-stdin", hidden=True)] = False,

@@ -119,7 +119,13 @@ class NotFound(Refused):
 
 
 class Unverified(Refused):
+    """why: what the log says of it, where whoever called is told less."""
+
     code = "unverified"
+
+    def __init__(self, told: str, *, why: str | None = None) -> None:
+        super().__init__(told)
+        self.why = why or told
 
 
 class Busy(Refused):

@@ -53,8 +53,9 @@ def verify(hook: Hook, keys: Sequence[bytes], headers: Mapping[str, str], body: 
     content = hook.content(id=given or "", timestamp=timestamp, body=body)
     is_whole = (given is not None or not hook.is_id_signed) and (bool(timestamp) or hook.timestamp_header is None)
     # Both are asked, so that what is missing takes as long as what is wrong.
-    if not _matches(keys, content, _signatures(hook, headers)) or not is_whole:
-        raise Unverified(NOT_ITS_OWN)
+    signatures = _signatures(hook, headers)
+    if not _matches(keys, content, signatures) or not is_whole:
+        raise Unverified(NOT_ITS_OWN, why=_why(hook, headers, is_readable=bool(signatures)))
     if hook.timestamp_header is not None:
         _check_moment(timestamp, now, hook)
     if given is not None and hook.is_id_signed:
@@ -63,13 +64,24 @@ def verify(hook: Hook, keys: Sequence[bytes], headers: Mapping[str, str], body: 
     return Verified(given or f"sha256:{digest.hex()}", kind, digest)
 
 
-def refuse_unknown(body: bytes) -> NoReturn:
+def refuse_unknown(body: bytes, *, why: str) -> NoReturn:
     """It takes as long as a call that is signed wrongly.
 
     Raises: Unverified, always.
     """
     _matches(_DECOY, body, [b"\0" * 32])
-    raise Unverified(NOT_ITS_OWN)
+    raise Unverified(NOT_ITS_OWN, why=why)
+
+
+def _why(hook: Hook, headers: Mapping[str, str], *, is_readable: bool) -> str:
+    """What is wrong with the call, in words that are the hook's own and never the call's."""
+    wanted = [hook.header, hook.timestamp_header, hook.id_header if hook.is_id_signed else None]
+    missing = [name for name in wanted if name is not None and not headers.get(name)]
+    if missing:
+        return f"it has no {' and no '.join(missing)}"
+    if not is_readable:
+        return f"its {hook.header} is not of the form {hook.prefix}{hook.encoding.upper()}"
+    return f"its {hook.header} fits no secret that the hub has for this hook"
 
 
 def _text(headers: Mapping[str, str], name: str | None) -> str | None:

@@ -78,7 +78,7 @@ class EventViews:
             await self._hearing.read(session, self._events)
         reasons = [
             {"trigger": listener.name, "because": _because(listener, event)}
-            for listener in self._hearing.all_for(event)
+            for listener in self._hearing.all()
             if listener.name not in called
         ]
         return sorted(reasons, key=lambda one: (one["because"].startswith("type"), one["trigger"]))[:MOST_TOLD]
@@ -88,9 +88,11 @@ _ATTRIBUTES: Final = ("id", "source", "type", "subject", "time", "depth")
 
 
 def _because(listener: Listener, event: Event) -> str:
-    return (
-        listener.rule.refusal(event) or "it matches as the rule stands now; when the event came, it did not listen so"
-    )
+    refusal = listener.rule.refusal(event)
+    if refusal is not None and refusal.startswith("type"):
+        return refusal
+    now = "it matches as the rule stands now; when the event came, it did not listen so"
+    return listener.deafness(event) or refusal or now
 
 
 def _read(text: str) -> Any:

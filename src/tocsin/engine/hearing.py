@@ -27,6 +27,20 @@ class Listener:
     spec: TriggerSpec
     rule: EventRule
 
+    @property
+    def names_hooks(self) -> bool:
+        """Whether its rule has such a source."""
+        return (self.rule.source or "").startswith(HOOKS)
+
+    def deafness(self, event: Event) -> str | None:
+        """Why the event is not for it whatever its rule says, in words."""
+        own = f"{HOOKS}{self.name}"
+        if self.spec.hook is not None:
+            return None if event.source == own else f"it has a hook: only calls of {own} are for it"
+        if event.source.startswith(HOOKS) and not self.names_hooks:
+            return f"a webhook's call is for those whose rule names its source: {event.source!r}"
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -67,7 +81,7 @@ class Hearing:
             kind = listener.rule.exact_type
             if listener.spec.hook is not None:
                 by_hook[f"{HOOKS}{listener.name}"] = listener
-            elif (listener.rule.source or "").startswith(HOOKS):
+            elif listener.names_hooks:
                 to_hooks.append(listener)
             else:
                 (others if kind is None else by_type.setdefault(kind, [])).append(listener)
@@ -81,11 +95,10 @@ class Hearing:
             return [*([own] if own is not None else ()), *self._to_hooks]
         return [*self._by_type.get(event.type, ()), *self._others]
 
-    def all_for(self, event: Event) -> list[Listener]:
-        """All but those that hear nothing from where it comes."""
-        if event.source.startswith(HOOKS):
-            return self.candidates(event)
-        return [*(listener for found in self._by_type.values() for listener in found), *self._others]
+    def all(self) -> list[Listener]:
+        """All that listen, to whatever."""
+        plain = (listener for found in self._by_type.values() for listener in found)
+        return [*plain, *self._others, *self._by_hook.values(), *self._to_hooks]
 
     def forget(self) -> None:
         """It is read anew before it is used again."""

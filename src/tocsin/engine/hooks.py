@@ -87,8 +87,10 @@ class Hooks:
             await self._refresh(FRESH_FOR_STRANGERS)
         known = self._known.get(name)
         keys = self._keys(name, known.hook) if known is not None else []
-        if known is None or (known.hook.is_verified and not keys):
-            refuse_unknown(body)
+        if known is None:
+            refuse_unknown(body, why="no trigger of that name has a hook")
+        if known.hook.is_verified and not keys:
+            refuse_unknown(body, why="the hub has no secret for this hook: see hook.secretless in its log")
         verified = verify(known.hook, keys, headers, body, now=self._instant())
         if known.is_broken:
             raise Conflict(f"trigger {name!r} is quarantined, so that a call would come to nothing")

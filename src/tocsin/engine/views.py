@@ -1,9 +1,11 @@
 """Rows as edges show them: plain values under stable names, instants in UTC, JSON already read."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 
+from tocsin.domain.duration import format_duration
 from tocsin.domain.errors import BadInput
 from tocsin.domain.hook import Hook
 from tocsin.domain.schedule import Schedule
@@ -143,7 +145,11 @@ def describe(schedule: Schedule) -> str:
     rules = form["rules"]
     assert isinstance(rules, list)  # its canonical form
     text = " | ".join(_rule(rule) for rule in rules)
-    extras = [f"{key.removesuffix('_seconds')}={form[key]}" for key in sorted(form) if key not in ("rules", "except")]
+    extras = [
+        f"{key.removesuffix('_seconds')}={_length(form[key]) if key.endswith('_seconds') else form[key]}"
+        for key in sorted(form)
+        if key not in ("rules", "except")
+    ]
     if form.get("except"):
         extras.append("with exceptions")
     return " ".join([text, *extras])
@@ -155,9 +161,13 @@ def _rule(rule: dict[str, Any]) -> str:
         return f"cron {rule['cron']}" + (f" {zone}" if zone != "UTC" else "")
     if "every_seconds" in rule:
         after = " after completion" if rule.get("after_completion") else ""
-        return f"every {rule['every_seconds']:g}s{after}"
+        return f"every {_length(rule['every_seconds'])}{after}"
     instants = rule.get("at", [])
     return f"at {instants[0]}" + (f" and {len(instants) - 1} more" if len(instants) > 1 else "") if instants else "at"
+
+
+def _length(seconds: Any) -> str:
+    return format_duration(timedelta(seconds=seconds))
 
 
 def agent_view(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import standardwebhooks
 from tests.edges.http.client import Answer, Client, a_front
 from tests.edges.http.hooking import GITHUB, JSON, SECRET, call, encoded, github, hooked, secrets
 from tests.engine.building import SECOND, Heard, World, a_trigger
-from tocsin.domain.event import MAX_BODY_KEPT
+from tocsin.domain.event import MAX_BODY_KEPT, Event
 from tocsin.domain.event_rule import on_event
 from tocsin.domain.hook import webhook
 from tocsin.edges.http.hooks import Room
@@ -248,6 +248,30 @@ async def test_between_two_looks_the_clock_goes_on(world: World, client: Client)
     assert (await client.ask("POST", "/hooks/t", body=b"{}", headers=headers)).status == 401
 
 
+async def test_a_call_tells_why_others_do_not_hear_it_and_an_event_why_a_hook_does_not(
+    world: World, client: Client
+) -> None:
+    await world.declare(
+        hooked("t", event=on_event("push")),
+        hooked("u", event=on_event("push")),
+        a_trigger("deaf", event=on_event("push")),
+        a_trigger("heard", event=on_event("push", source="/hooks/u")),
+    )
+    await call(client)
+    await world.control.emit([Event(id="1", source="/shop", type="push")])
+    ours, told = [(await client.get(f"/v1/events/{number}")).json["uncalled"] for number in (1, 2)]
+    assert {one["trigger"]: one["because"] for one in ours} == {
+        "deaf": "a webhook's call is for those whose rule names its source: '/hooks/t'",
+        "heard": "source '/hooks/t' is not /hooks/u",
+        "u": "it has a hook: only calls of /hooks/u are for it",
+    }
+    assert {one["trigger"]: one["because"] for one in told} == {
+        "heard": "source '/shop' is not /hooks/u",
+        "t": "it has a hook: only calls of /hooks/t are for it",
+        "u": "it has a hook: only calls of /hooks/u are for it",
+    }
+
+
 # --- who is refused
 
 
@@ -265,7 +289,11 @@ async def test_a_hook_that_is_not_there_is_refused_as_one_that_is_called_wrongly
             answers[0].headers | {"content-length": answer.headers["content-length"]},
         )
     assert await events(world) == []
-    assert client.log.count("hook.refused") == len(answers) + 1
+    whys = [fields["error"] for event, fields in client.log.events if event == "hook.refused"]
+    assert len(whys) == len(answers) + 1
+    assert whys[0] == "its x-hub-signature-256 fits no secret that the hub has for this hook"
+    assert whys[1] == "no trigger of that name has a hook"
+    assert whys[-1] == "it has no x-hub-signature-256"
 
 
 async def test_a_hook_is_called_with_post(world: World, client: Client) -> None:
@@ -330,6 +358,8 @@ async def test_a_secret_that_is_not_there_opens_nothing_and_is_told_once(
         ("v", "HOOK_TORN"),
     ]
     assert "canary" not in str(client.log.events)
+    refused = [fields["error"] for event, fields in client.log.events if event == "hook.refused"]
+    assert refused == ["the hub has no secret for this hook: see hook.secretless in its log"] * 4
 
 
 async def test_a_hook_without_verification_is_open_to_all_but_pages_in_browsers(world: World, client: Client) -> None:

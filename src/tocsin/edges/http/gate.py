@@ -89,7 +89,8 @@ class Gate:
             raise Problem(
                 401,
                 "unauthenticated",
-                "a key is asked for: `tocsin key create NAME --scope …`, then Authorization: Bearer KEY",
+                "a key is asked for: `tocsin key create NAME --scope …`, then Authorization: Bearer KEY, "
+                "or TOCSIN_KEY for commands",
                 headers=CHALLENGE,
             )
         reason = _foreign(request.headers)

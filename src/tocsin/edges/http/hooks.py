@@ -110,7 +110,7 @@ class HookDoor:
             return Problem(429, "throttled", "too many calls that are not signed as asked: wait", headers=headers)
         name = scope["path"].removeprefix(BELOW_HOOKS)
         shown = name if name.isprintable() and len(name) <= 200 else ""
-        self._log.warning("hook.refused", trigger=shown, address=address, error=str(error))
+        self._log.warning("hook.refused", trigger=shown, address=address, error=error.why)
         return Problem(401, error.code, str(error), headers=CHALLENGE_OF_HOOKS)
 
 
