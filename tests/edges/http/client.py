@@ -1,7 +1,7 @@
 """The API on a database, and somebody who asks it: no port, the same application."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,6 +139,7 @@ def a_front(
     control: type[Control] = Control,
     room: Room | None = None,
     most_waiting: int = MOST_WAITING,
+    tell: Callable[[str], None] = lambda answer: None,
 ) -> Front:
     """The whole of what stands on the port."""
     gate = Gate(
@@ -159,7 +160,7 @@ def a_front(
     front = Front(Health("0", lambda: None), log=log)
     _, hooks = make_hooks(database, clock=clock, hearing=Hearing(), log=log, most=most_waiting)
     throttle = Throttle(clock=clock, failures=failures)
-    front.join(make_api(edge), hooks=HookDoor(hooks=hooks, throttle=throttle, log=log, room=room))
+    front.join(make_api(edge), hooks=HookDoor(hooks=hooks, throttle=throttle, log=log, tell=tell, room=room))
     return front
 
 

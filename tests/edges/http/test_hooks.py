@@ -303,6 +303,21 @@ async def test_a_hook_is_called_with_post(world: World, client: Client) -> None:
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
+async def test_every_call_is_counted_by_how_it_was_answered(world: World) -> None:
+    await world.declare(hooked())
+    answers: list[str] = []
+    log = Heard()
+    client = Client(a_front(world.database, world.clock, log, failures=1, tell=answers.append), log)
+    body = encoded({"a": 1})
+    for said in ("accepted", "duplicate"):
+        assert (await call(client, body=body)).json["status"] == said
+    await call(client, body=body, secret="another")
+    await call(client, body=body, secret="another")
+    await call(client, body=b"{", delivery="d-2")
+    await client.get("/hooks/t")
+    assert answers == ["accepted", "duplicate", "unverified", "throttled", "bad_input", "method_not_allowed"]
+
+
 async def test_failures_are_held_up_and_signed_calls_never(world: World, client: Client) -> None:
     await world.declare(hooked())
     stranger = client.having(address="192.0.2.7")

@@ -4,7 +4,7 @@ In order: the body, as it comes and within its limits; its signature, over these
 transaction; then the answer. What is held at once is bounded over all calls, whether or not they turn out to be signed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -51,12 +51,23 @@ class Room:
 
 
 class HookDoor:
-    """The ASGI application of everything below /hooks/."""
+    """The ASGI application of everything below /hooks/. tell: is told how each call was answered: accepted, duplicate,
+    or with the code of a refusal.
+    """
 
-    def __init__(self, *, hooks: Hooks, throttle: Throttle, log: Log, room: Room | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        hooks: Hooks,
+        throttle: Throttle,
+        log: Log,
+        tell: Callable[[str], None] = lambda answer: None,
+        room: Room | None = None,
+    ) -> None:
         self._hooks = hooks
         self._throttle = throttle
         self._log = log
+        self._tell = tell
         self._room = room or Room()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -71,9 +82,9 @@ class HookDoor:
         except Gone:
             return
         except Problem as problem:
-            status, content, headers = _told(problem)
+            status, content, headers = self._refused(problem)
         except TocsinError as error:
-            status, content, headers = _told(self._problem(error, scope))
+            status, content, headers = self._refused(self._problem(error, scope))
         finally:
             self._room.give_back(len(body))
         await _send(send, status, content, headers)
@@ -87,7 +98,12 @@ class HookDoor:
         data = _read(call, media, body)
         told = await self._hooks.take(call, data=data, body=body, media=media)
         status = "accepted" if told["accepted"] else "duplicate"
+        self._tell(status)
         return 200, msgspec.json.encode({"status": status, "id": told["id"]}), {"content-type": "application/json"}
+
+    def _refused(self, problem: Problem) -> tuple[int, bytes, dict[str, str]]:
+        self._tell(problem.code)
+        return problem.status, msgspec.json.encode(problem.form()), {"content-type": MEDIA, **problem.headers}
 
     def _problem(self, error: TocsinError, scope: Message) -> Problem:
         if isinstance(error, Unverified):
@@ -176,10 +192,6 @@ def _form(body: bytes) -> dict[str, Any]:
         else:
             fields[name] = [fields[name], value]
     return fields
-
-
-def _told(problem: Problem) -> tuple[int, bytes, dict[str, str]]:
-    return problem.status, msgspec.json.encode(problem.form()), {"content-type": MEDIA, **problem.headers}
 
 
 async def _send(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:

@@ -141,4 +141,7 @@ def _made(parts: "_Parts") -> tuple[Api, Streams, Api]:
         is_local=parts.replica.settings.is_http_local,
         log=parts.log,
     )
-    return api, streams, HookDoor(hooks=parts.hooks, throttle=Throttle(clock=SystemClock()), log=parts.log)
+    door = HookDoor(
+        hooks=parts.hooks, throttle=Throttle(clock=SystemClock()), log=parts.log, tell=parts.watching.tally.hooked
+    )
+    return api, streams, door

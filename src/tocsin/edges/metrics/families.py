@@ -147,6 +147,12 @@ def _of_the_fleet(counts: Counts, state: State) -> Iterator[Metric]:
         ("verdict",),
         _all_of(("suspect", "stalled", "lost", "fenced"), counts.verdicts),
     )
+    yield _counter(
+        "tocsin_hook_calls",
+        "Webhooks' calls by how they were answered.",
+        ("answer",),
+        _all_of(("accepted", "duplicate", "unverified", "throttled", "busy"), counts.hook_calls),
+    )
     yield _gauge("tocsin_runs_executing", "Attempts in hand here.", (), [((), state.executing)])
     yield _gauge("tocsin_slots", "Attempts that may be in hand here at once.", (), [((), state.slots)])
     yield _gauge("tocsin_instances_connected", "Agent processes with a stream to here.", (), [((), state.connected)])

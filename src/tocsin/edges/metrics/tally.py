@@ -98,6 +98,7 @@ class Counts:
     fenced: int = 0
     leases: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
+    hook_calls: Counter[str] = field(default_factory=Counter)
     successes: dict[str, float] = field(default_factory=dict)
 
     def snapshot(self) -> Self:
@@ -220,6 +221,10 @@ class Tally(Unobserved):
 
     def judged(self, verdict: str) -> None:
         self.counts.verdicts[verdict] += 1
+
+    def hooked(self, answer: str) -> None:
+        """A webhook's call was answered: accepted, duplicate, or with the code of a refusal."""
+        self.counts.hook_calls[answer] += 1
 
     def lagged(self, seconds: float) -> None:
         self.counts.lag.add([seconds])
