@@ -64,12 +64,15 @@ async def _emit(event: "Event", json: bool) -> None:
         typer.echo(f"event {told['id']} from {event.source} was known: nothing is done twice")
     else:
         called = ", ".join(f"{name} ({run})" for name, run in zip(told["triggers"], told["runs"], strict=True))
-        typer.echo(f"event {told['id']} is taken: {counted(len(told['runs']), 'run')}{f': {called}' if called else ''}")
+        came_to = f": {called}" if called else "; `tocsin event list` tells why"
+        typer.echo(f"event {told['id']} is taken: {counted(len(told['runs']), 'run')}{came_to}")
 
 
 def list_events(
     *,
-    kind: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only of this type.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Only of this type, such as order.*.")
+    ] = None,
     source: Annotated[str | None, typer.Option(metavar="URI", help="Only from there.")] = None,
     trigger: Annotated[str | None, typer.Option(metavar="NAME", help="Only those that were for this trigger.")] = None,
     called: Annotated[

@@ -5,7 +5,8 @@ from typing import TypedDict
 
 
 class EventFilters(TypedDict, total=False):
-    """trigger: only those that were for it; called: only those that came to a run, or to none.
+    """type, source: patterns, as event rules have them. trigger: only those that were for it; called: only those that
+    came to a run, or to none.
 
     since, until: when they were received.
     """

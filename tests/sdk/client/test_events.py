@@ -56,6 +56,10 @@ async def test_what_is_told_calls_who_listens_once_and_is_looked_at(world: World
     assert [row["id"] for row in rows] == ["43", "42"]
     assert await every_one(client.events(before=rows[0]["number"])) == rows[1:]
     assert await every_one(client.events(id="43", trigger="other")) == []
+    assert [len(await every_one(client.events(type=t))) for t in ("order.*", "*.pai?", "order", "order_paid", "%")] == [
+        2, 2, 0, 0, 0,
+    ]  # fmt: skip
+    assert len(await every_one(client.events(source="/sh*", type="*"))) == 2
     shown = await client.event(rows[1]["number"])
     assert shown == await world.control.events.show(rows[1]["number"])
     assert [one["trigger"] for one in shown["uncalled"]] == ["other"]

@@ -37,6 +37,10 @@ _BODY: Final = {
 }
 
 
+OfType = Annotated[str | None, Query(max_length=MAX_ATTRIBUTE, description="Only of this type; * is any text.")]
+FromSource = Annotated[str | None, Query(max_length=MAX_ATTRIBUTE, description="Only from there; * is any text.")]
+
+
 def add_to(app: FastAPI) -> None:
     routes = Routes(app, "events")
     routes.add(
@@ -62,8 +66,8 @@ async def tell_events(hub: Hub, request: Request) -> Json:
 async def list_events(
     hub: Hub,
     *,
-    type: Annotated[str | None, Query(max_length=MAX_ATTRIBUTE, description="Only of this type.")] = None,  # noqa: A002
-    source: Annotated[str | None, Query(max_length=MAX_ATTRIBUTE, description="Only from there.")] = None,
+    type: OfType = None,  # noqa: A002
+    source: FromSource = None,
     id: Annotated[str | None, Query(max_length=MAX_ID, description="Only of this id.")] = None,  # noqa: A002
     trigger: OfTrigger = None,
     called: Annotated[bool | None, Query(description="Only those that came to a run, or to none.")] = None,

@@ -217,8 +217,8 @@ SELECT e.seq AS number, e.source, e.id, e.type, e.subject, e.time, e.received_at
  WHERE e.seq < coalesce(:before::bigint, 9223372036854775807)
    AND CASE WHEN e.received_at < :since::timestamptz THEN false
             WHEN e.received_at > :until::timestamptz THEN false
-            WHEN e.type <> :type::text THEN false
-            WHEN e.source <> :source::text THEN false
+            WHEN e.type NOT LIKE :type::text THEN false
+            WHEN e.source NOT LIKE :source::text THEN false
             WHEN e.id <> :id::text THEN false
             WHEN :trigger_id::uuid IS NOT NULL
                  AND (SELECT bool_or(c.trigger_id = :trigger_id) FROM tocsin.event_calls c
