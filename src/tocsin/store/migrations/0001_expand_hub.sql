@@ -203,7 +203,7 @@ CREATE TABLE tocsin.keys (
     CONSTRAINT keys_scopes_known
         CHECK (scopes <> '{}' AND scopes <@ ARRAY['read', 'operate', 'admin', 'emit', 'agent']),
     CONSTRAINT keys_agents_of_processes CHECK (('agent' = ANY (scopes)) = (agents <> '{}')),
-    CONSTRAINT keys_expire_later CHECK (expires_at > created_at)
+    CONSTRAINT keys_expire_later CHECK (expires_at > created_at AND expires_at < 'infinity')
 );
 
 -- What was answered to a request that came with a key of its own, so that the same request is answered alike.
