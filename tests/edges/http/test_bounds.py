@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -101,3 +102,21 @@ async def test_a_backfill_from_the_calendar_s_first_instant_on_is_judged_as_any_
     answer = await client.post("/v1/triggers/t/backfills", {"since": "0001-01-01T00:00:00Z"})
     assert (answer.status, answer.code) == (422, "bad_input")
     assert "more than 1000" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("name", ["名前", "ünïcode", "a%2Fb?c#d"])
+async def test_a_trigger_of_any_name_is_told_where_it_stands(world: World, client: Client, name: str) -> None:
+    await world.declare()
+    answer = await client.post("/v1/triggers", {"name": name, "agent": "agent"}, once="1")
+    assert (answer.status, answer.headers["location"]) == (201, f"/v1/triggers/{quote(name)}")
+    again = await client.post("/v1/triggers", {"name": name, "agent": "agent"}, once="1")
+    assert (again.status, again.headers["location"]) == (201, answer.headers["location"])
+
+
+@pytest.mark.parametrize("name", [".", "..", "..."])
+async def test_a_name_that_is_a_step_in_a_path_is_refused(world: World, client: Client, name: str) -> None:
+    """Whoever asks for it over HTTP would ask for something else, and could not take it away."""
+    await world.declare()
+    for path, form in (("/v1/triggers", {"agent": "agent"}), ("/v1/keys", {"scopes": ["read"]})):
+        answer = await client.post(path, {"name": name, **form})
+        assert (answer.status, answer.code) == (422, "bad_input")
