@@ -1,7 +1,9 @@
 """/hooks/NAME: a signed call is an event of its trigger, committed before it is answered; whatever else is refused."""
 
 import asyncio
+import base64
 import gzip
+import hmac
 import json
 from datetime import timedelta
 from typing import Any
@@ -257,7 +259,8 @@ async def test_a_hook_that_is_not_there_is_refused_as_one_that_is_called_wrongly
         await call(client, name, secret="wrong") for name in ("t", "nobody", "plain", "hand", "", "t/", "T", "ü")
     ]
     unsigned = await client.ask("POST", "/hooks/t", body=b"{}")
-    for answer in [*answers, unsigned]:
+    odd = await client.ask("POST", "/hooks/t", body=b"{}", headers={"x-github-delivery": "x" * 501})
+    for answer in [*answers, unsigned, odd]:
         assert (answer.status, answer.code) == (401, "unverified")
         assert answer.headers["www-authenticate"]
         assert (answer.body, answer.headers) == (
@@ -265,7 +268,7 @@ async def test_a_hook_that_is_not_there_is_refused_as_one_that_is_called_wrongly
             answers[0].headers | {"content-length": answer.headers["content-length"]},
         )
     assert await events(world) == []
-    assert client.log.count("hook.refused") == len(answers) + 1
+    assert client.log.count("hook.refused") == len(answers) + 2
 
 
 async def test_a_hook_is_called_with_post(world: World, client: Client) -> None:
@@ -316,18 +319,29 @@ async def test_a_secret_that_is_not_there_opens_nothing_and_is_told_once(
 ) -> None:
     monkeypatch.setenv("HOOK_EMPTY", "")
     monkeypatch.setenv("HOOK_TORN", "whsec_canary!")
+    monkeypatch.setenv("HOOK_HOLLOW", "whsec_")
     await world.declare(
         hooked(hook=webhook("github", secret="HOOK_EMPTY")),
         hooked("u", webhook("github", secret="HOOK_MISSING")),
         hooked("v", webhook("standard", secret="HOOK_TORN")),
+        hooked("w", webhook("standard", secret="HOOK_HOLLOW")),
     )
     for name in ("t", "u", "v", "t"):
         assert (await call(client, name, secret="")).code == "unverified"
+    mac = hmac.digest(b"", f"1.{int(world.clock.now().timestamp())}.{{}}".encode(), "sha256")
+    forged = {
+        "content-type": JSON,
+        "webhook-id": "1",
+        "webhook-timestamp": str(int(world.clock.now().timestamp())),
+        "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
+    }
+    assert (await client.ask("POST", "/hooks/w", body=b"{}", headers=forged)).code == "unverified"
     told = [fields for event, fields in client.log.events if event == "hook.secretless"]
     assert [(one["trigger"], one["variable"]) for one in told] == [
         ("t", "HOOK_EMPTY"),
         ("u", "HOOK_MISSING"),
         ("v", "HOOK_TORN"),
+        ("w", "HOOK_HOLLOW"),
     ]
     assert "canary" not in str(client.log.events)
 
