@@ -13,7 +13,7 @@ import standardwebhooks
 
 from tests.edges.http.client import Answer, Client, a_front
 from tests.edges.http.hooking import GITHUB, JSON, SECRET, call, encoded, github, hooked, secrets
-from tests.engine.building import SECOND, Heard, World, a_trigger
+from tests.engine.building import SECOND, Heard, World, a_trigger, an_end
 from tocsin.domain.event import MAX_BODY_KEPT
 from tocsin.domain.event_rule import on_event
 from tocsin.domain.hook import webhook
@@ -72,6 +72,14 @@ async def test_others_may_listen_to_a_hook_by_its_name(world: World, client: Cli
     await call(client)
     rows = await world.rows("SELECT t.name FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id ORDER BY 1")
     assert [row["name"] for row in rows] == ["ear", "t", "wide"]
+
+
+async def test_a_hook_hears_nothing_of_the_hub_and_so_nothing_is_written_for_it(world: World, client: Client) -> None:
+    await world.declare(hooked(), hooked("runs", event=on_event("run.*")))
+    await world.control.fire("t")
+    peer = await world.peer()
+    await peer.settle(an_end(await peer.claim_one()))
+    assert await events(world) == []
 
 
 async def test_nobody_else_speaks_in_a_hook_s_name(world: World, client: Client) -> None:
