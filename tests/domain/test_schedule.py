@@ -281,3 +281,10 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
 @given(st.timedeltas(min_value=timedelta(0), max_value=LONGEST))
 def test_a_duration_is_written_as_it_is_read(length: timedelta) -> None:
     assert parse_duration(format_duration(length)) == length
+
+
+def test_a_refusal_shows_instants_and_lengths_as_a_person_writes_them() -> None:
+    with pytest.raises(InvalidSchedule, match=r"^at '0001-01-01T00:00:00\+14:00': must lie in the years"):
+        at("0001-01-01T00:00:00+14:00")
+    with pytest.raises(InvalidSchedule, match=r"^every '0:00:00': must be from 1 s"):
+        Schedule.from_json({"rules": [{"every_seconds": 0}]})

@@ -229,6 +229,16 @@ def test_a_header_that_can_stand_nowhere_is_refused() -> None:
         assert "x-github-delivery" in refused(GITHUB, ["s"], github(delivery=bad))
 
 
+def test_only_whoever_has_signed_is_told_of_such_a_header() -> None:
+    """Any other would learn by it that there is such a hook."""
+    for hook, name in ((GITHUB, "x-github-delivery"), (GITHUB, "x-github-event"), (STANDARD, "webhook-id")):
+        for bad in ("d\x01", "ä", "x" * 501):
+            assert refused(hook, [SECRET], {name: bad}) == NOT_ITS_OWN
+    for bad in ("ä", "x" * 501):
+        headers = standard(bad) | {"webhook-id": bad.encode().decode("latin-1")}
+        assert "webhook-id" in refused(STANDARD, [SECRET], headers)
+
+
 def test_without_verification_an_id_is_taken_as_it_comes() -> None:
     hook = webhook("none")
     assert verified(hook, [], {}) == Verified(None, None, None)
@@ -303,6 +313,13 @@ def test_a_hook_that_makes_no_sense_is_refused(given: dict[str, Any], said: str)
     with pytest.raises(BadInput, match=r"hook") as told:
         Hook.from_json(given)
     assert said in str(told.value)
+
+
+@pytest.mark.parametrize(("hook", "secret"), [(STANDARD, "whsec_"), (STANDARD, ""), (GITHUB, ""), (GITHUB, " \n")])
+def test_a_secret_of_nothing_is_none(hook: Hook, secret: str) -> None:
+    """With an empty key everybody can sign."""
+    with pytest.raises(BadInput, match="is empty"):
+        hook.key_of(secret)
 
 
 def test_a_secret_in_the_place_of_its_name_is_not_repeated() -> None:

@@ -581,6 +581,17 @@ async def test_a_loop_ends_at_its_depth_and_says_so(world: World, limit: int) ->
     assert ("trigger.skipped", {"trigger": "a", "reason": "depth", "count": 1}) in log.events
 
 
+@pytest.mark.parametrize("place", ["type", "source", "dedup_key", "subject"])
+@pytest.mark.parametrize("letter", ["\x1b", "\n", "\x7f", "\x9b"])
+async def test_what_sql_emits_has_no_control_characters(world: World, place: str, letter: str) -> None:
+    """Whoever lists events would have a stranger's escape sequences in their terminal."""
+    given = {"type": "push", "source": "/shop", "dedup_key": "1", "subject": "s"}
+    given[place] += letter
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=f"event {place}: has control characters"):
+        await world.admin.fetchval("SELECT tocsin.emit($1, $2, NULL, $3, $4)", *given.values())
+    assert await world.admin.fetchval("SELECT tocsin.emit('püsh', '/shopé', NULL, '1 2', 'a b')")
+
+
 async def test_a_follow_up_keeps_the_depth_of_its_chain(world: World) -> None:
     await world.declare(listening("a"))
     peer = await world.peer()

@@ -54,6 +54,20 @@ async def test_usage_is_added_up_by_what_is_asked_for(world: World) -> None:
         await world.control.insight.usage(trigger="z")
 
 
+async def test_a_sum_that_no_number_holds_is_told_as_the_largest_one(world: World) -> None:
+    """One agent that counts nonsense does not keep what the others have told from being read."""
+    most = 1.7976931348623157e308
+    await world.declare(a_trigger("a"), a_trigger("b", agent="other"), agents=("agent", "other"))
+    await ended_with(world, "a", {"up": most, "down": -most, "both": most}, {"up": most, "down": -most, "both": -most})
+    await ended_with(world, "a", {"up": 0.5, "down": 0.5, "both": 0.5})
+    await ended_with(world, "b", {"cost_usd": 5e-324})
+    rows = (await world.control.insight.usage())["items"]
+    assert [{name: float(total) for name, total in row["sums"].items()} for row in rows] == [
+        {"up": most, "down": -most, "both": 0.5},
+        {"cost_usd": 5e-324},
+    ]
+
+
 async def test_decisions_of_all_triggers_come_page_by_page(world: World) -> None:
     await world.declare(a_trigger("t", MINUTELY, overlap=Overlap.ALLOW), a_trigger("u", MINUTELY))
     peer = await world.peer(lease=HOUR)

@@ -24,7 +24,7 @@ from tocsin.cli.runs import commands as run_commands
 from tocsin.cli.schedules import add_to as add_schedules
 from tocsin.cli.triggers import commands as trigger_commands
 from tocsin.cli.work import add_to as add_work
-from tocsin.domain.errors import TocsinError
+from tocsin.domain.errors import BadInput, TocsinError
 from tocsin.version import __version__
 
 OF_A_HUB: Final = {"asyncpg", "fastapi", "uvicorn", "grpc", "grpc_health", "grpc_reflection", "google"}
@@ -90,6 +90,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
+        _check_words(words)
         if completion.VARIABLE in os.environ:
             completion.be_asked()
         answer = typer.main.get_command(program()).main(words, prog_name="tocsin", standalone_mode=False)
@@ -101,6 +102,15 @@ def _run(words: list[str]) -> int:
         return INTERRUPTED
     except Exception as error:  # the last line of defence: a person gets a line, not a traceback
         return _told(error)
+
+
+def _check_words(words: list[str]) -> None:
+    """Raises: BadInput, for a word that is not text: neither a hub nor a database can be asked for it."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"argument {word[:80]!r}: is not UTF-8: write it as that") from None
 
 
 def _told(error: Exception) -> int:

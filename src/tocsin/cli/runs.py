@@ -164,12 +164,12 @@ def read_since(text: str | None, now: datetime) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         try:
             return now - parse_duration(text)
         except (BadInput, OverflowError):
             raise BadInput(f"{text!r}: must be ISO 8601, or a length of time such as 2h") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def show(run: RunId, json: JsonFlag = False) -> None:

@@ -82,5 +82,7 @@ def check_name(kind: str, name: object) -> None:
         raise BadInput(f"{kind} name {name!r}: must be a text that is not empty")
     if len(name) > MAX_NAME:
         raise BadInput(f"{kind} name {name[:40]!r}…: at most {MAX_NAME} characters, this has {len(name)}")
+    if not name.strip("."):
+        raise BadInput(f"{kind} name {name!r}: has dots only, which lead elsewhere in a URL: add a letter")
     if not name.isprintable() or _UNFIT.search(name):
         raise BadInput(f"{kind} name {name!r}: no spaces, quotes, slashes or control characters, and no dash in front")

@@ -33,7 +33,7 @@ Every error has a stable ``code``; its text names the thing and the next step.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 
@@ -68,6 +68,10 @@ class InvalidSchedule(BadInput):
 
 def _shown(value: object) -> str:
     """The value as it was written, cut where it would drown the line."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if isinstance(value, timedelta):
+        value = str(value)
     try:
         text = repr(value)
     except ValueError:  # an int of more digits than Python prints

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tocsin.domain.agent import MAX_PAYLOAD
 from tocsin.domain.errors import BadInput, PayloadTooLarge
-from tocsin.domain.payload import encode
+from tocsin.domain.payload import check_instant, encode
 
 HUB: Final = "tocsin"
 """The source of what the hub itself has to tell; nobody else may speak in its name."""
@@ -106,6 +106,8 @@ class Event:
             _check_extensions(self.extensions)
         if self.time is not None and self.time.utcoffset() is None:
             raise BadInput(f"event time {self.time.isoformat()}: must have an offset")
+        if self.time is not None:
+            check_instant(self.time, what="event time")
         size = len(encode(self.data, what="event data"))
         if size > MAX_DATA:
             raise PayloadTooLarge("event data", size=size, limit=MAX_DATA)

@@ -160,7 +160,8 @@ class EventRule:
                     raise BadInput(f"{name} must be a number of seconds")
                 fields[window] = _length(name, value)
             else:
-                raise BadInput(f"an event rule has no {name!r}{f': say {name}_seconds' if name in WINDOWS else ''}")
+                advice = f"say {name}_seconds" if name in WINDOWS else f"there are {', '.join(_NAMES)}"
+                raise BadInput(f"an event rule has no {str(name)[:80]!r}: {advice}")
         if "type" not in fields:
             raise BadInput("an event rule needs a type")
         return cls(**fields)
@@ -175,6 +176,9 @@ class EventRule:
 
 OPTIONS: Final = ("type", "source", "subject", "where", "input", *WINDOWS, "batch_size", "per", "max_depth")
 """What an author may say of the events that call a trigger."""
+
+_NAMES: Final = tuple(f"{name}_seconds" if name in WINDOWS else name for name in OPTIONS)
+"""The same as a form has it."""
 
 _FIELDS: Final = frozenset({"type", "source", "subject", "where", "input", "batch_size", "per", "max_depth"})
 

@@ -135,17 +135,23 @@ class Hook:
         return self.scheme is not Scheme.NONE
 
     def key_of(self, secret: str) -> bytes:
-        """The bytes of a secret. Raises: BadInput, without repeating it."""
-        if self.scheme is not Scheme.STANDARD:
-            return secret.encode()
+        """The bytes of a secret. Raises: BadInput, without repeating it; also when there are none."""
         try:
-            return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            is_packed = self.scheme is Scheme.STANDARD
+            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True) if is_packed else secret.encode()
         except (binascii.Error, ValueError):
             raise BadInput("a secret of Standard Webhooks is base64, with whsec_ in front") from None
+        if not key.strip():
+            raise BadInput("it is empty, so that everybody could sign: set it to the secret that the sender has")
+        return key
 
     def content(self, *, id: str, timestamp: str, body: bytes) -> bytes:  # noqa: A002 — the template's own word
-        """What is signed."""
-        given = {"id": id.encode(), "timestamp": timestamp.encode(), "body": body}
+        """What is signed. id, timestamp: as headers have them, a character for each byte."""
+        given = {
+            "id": id.encode("latin-1", "replace"),
+            "timestamp": timestamp.encode("latin-1", "replace"),
+            "body": body,
+        }
         texts = _PART.split(self.signed)
         return b"".join(given[text] if place % 2 else text.encode() for place, text in enumerate(texts))
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,8 @@ MAX_DEPTH: Final = 500
 
 MAX_TEXT: Final = 4_000
 
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -57,6 +60,21 @@ def accept(text: bytes, *, what: str) -> bytes:
         raise BadInput(f"{what} is not JSON: {error}") from None
     _check_stored(text, what)
     return text
+
+
+def check_instant(value: datetime, *, what: str) -> None:
+    """The store can hold the instant, which has an offset. Its driver takes the calendar's first and last for infinity.
+
+    Raises: BadInput.
+    """
+    try:
+        is_held = _FIRST < value.astimezone(UTC) < _LAST
+    except OverflowError:
+        is_held = False
+    if not is_held:
+        raise BadInput(
+            f"{what} {value.isoformat()}: must lie within the years 1–9999 of UTC, but not at their very end"
+        )
 
 
 def plain(text: str, limit: int = MAX_TEXT) -> str:

@@ -39,6 +39,8 @@ MAX_OCCURRENCES = 100_000
 MAX_REMOVALS = 10_000
 LONGEST_REMOVAL = timedelta(days=36_525)
 _PERIODS_SAMPLED = 32
+#: The year from which on an instant and its jitter may lie beyond the calendar.
+_LATE = LAST_INSTANT.year - 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class Schedule:
         Raises: InvalidSchedule, field ``after``, for an instant without a time zone.
         """
         found = self._first_after(t if type(t) is datetime and t.tzinfo is UTC else in_utc("after", t))
+        # What jitter would move out of the calendar is never due; nor is its last instant, the store's infinity.
+        if found is not None and found.year >= _LATE and found >= LAST_INSTANT - self.jitter:
+            return None
         if found is None or (self.max_occurrences is None and self.end_at is None):
             return found
         last = self._last()

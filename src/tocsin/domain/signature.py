@@ -45,17 +45,18 @@ def verify(hook: Hook, keys: Sequence[bytes], headers: Mapping[str, str], body: 
     """
     if hook.scheme is Scheme.STANDARD and hook.id_header not in headers and SVIX.id_header in headers:
         hook = replace(SVIX, tolerance=hook.tolerance)
-    given = _text(headers, hook.id_header)
-    kind = _text(headers, hook.type_header)
+    given, kind = _said(headers, hook.id_header), _said(headers, hook.type_header)
     if not hook.is_verified:
+        _check_texts(hook, given, kind)
         return Verified(given, kind, None)
-    timestamp = _text(headers, hook.timestamp_header) or ""
+    timestamp = _said(headers, hook.timestamp_header) or ""
     content = hook.content(id=given or "", timestamp=timestamp, body=body)
     is_whole = (given is not None or not hook.is_id_signed) and (bool(timestamp) or hook.timestamp_header is None)
     # Both are asked, so that what is missing takes as long as what is wrong.
     signatures = _signatures(hook, headers)
     if not _matches(keys, content, signatures) or not is_whole:
         raise Unverified(NOT_ITS_OWN, why=_why(hook, headers, is_readable=bool(signatures)))
+    _check_texts(hook, given, kind)
     if hook.timestamp_header is not None:
         _check_moment(timestamp, now, hook)
     if given is not None and hook.is_id_signed:
@@ -84,14 +85,16 @@ def _why(hook: Hook, headers: Mapping[str, str], *, is_readable: bool) -> str:
     return f"its {hook.header} fits no secret that the hub has for this hook"
 
 
-def _text(headers: Mapping[str, str], name: str | None) -> str | None:
-    """A header's value, where it can stand in an event. Raises: Unverified."""
-    value = headers.get(name) if name is not None else None
-    if not value:
-        return None
-    if not value.isprintable() or not value.isascii() or len(value) > MAX_ID:
-        raise Unverified(f"{name}: must be at most {MAX_ID} printable ASCII characters")
-    return value
+def _said(headers: Mapping[str, str], name: str | None) -> str | None:
+    """A header's value; one that is empty is none."""
+    return (headers.get(name) if name is not None else None) or None
+
+
+def _check_texts(hook: Hook, given: str | None, kind: str | None) -> None:
+    """The id and the type can stand in an event. Raises: Unverified."""
+    for name, value in ((hook.id_header, given), (hook.type_header, kind)):
+        if value is not None and not (value.isprintable() and value.isascii() and len(value) <= MAX_ID):
+            raise Unverified(f"{name}: must be at most {MAX_ID} printable ASCII characters")
 
 
 def _matches(keys: Sequence[bytes], content: bytes, signatures: Sequence[bytes]) -> bool:

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from uuid_utils.compat import uuid7
 
 from tocsin.domain.errors import BadInput, Conflict, NotFound, Stale
-from tocsin.domain.payload import encode
+from tocsin.domain.payload import check_instant, encode
 from tocsin.domain.run import SkipReason
 from tocsin.domain.trigger import CatchUp, TriggerSpec
 from tocsin.engine import declaring, resting
@@ -84,6 +84,8 @@ class Editing:
         """Raises: NotFound; BadInput; Conflict, for an end where nothing but a hand calls the trigger."""
         if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON:
             raise BadInput(f"reason {reason[:40]!r}: must be 1 to {MAX_REASON} characters on one line")
+        if until is not None:
+            check_instant(until, what="until")
         async with self._database.transaction() as session:
             row = await self._locked(session, name)
             if until is not None and until <= row.now:

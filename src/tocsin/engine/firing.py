@@ -8,7 +8,7 @@ queued for anybody, or is swept like any other claim. A key seen before gives th
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
@@ -25,6 +25,9 @@ from tocsin.store.runs import Fired, Request, Runs
 from tocsin.store.trigger_rows import TriggerRow
 
 MAX_BACKFILL: Final = 1_000
+
+FIRST: Final = datetime.min.replace(tzinfo=UTC)
+STEP: Final = timedelta(microseconds=1)
 
 MAX_KEY: Final = 255
 """Characters of a caller's key."""
@@ -79,8 +82,8 @@ class Firing:
             raise BadInput(f"trigger {name!r} has no schedule to backfill from")
         if not since <= until <= row.now:
             raise BadInput("a backfill's range must be in order and must not reach into the future")
-        step = timedelta(microseconds=1)
-        instants = list(spec.schedule.occurrences(since - step, until, MAX_BACKFILL + 1))
+        before = max(since, FIRST + STEP) - STEP
+        instants = list(spec.schedule.occurrences(before, until, MAX_BACKFILL + 1))
         if len(instants) > MAX_BACKFILL:
             raise BadInput(f"more than {MAX_BACKFILL} occurrences in that range: backfill it in parts")
         answer = {"trigger": name, "count": len(instants), "since": since, "until": until, "dry_run": dry_run}

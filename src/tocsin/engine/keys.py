@@ -14,6 +14,7 @@ from tocsin.clock import Clock
 from tocsin.domain.agent import check_name
 from tocsin.domain.authority import OF_API, Scope
 from tocsin.domain.errors import BadInput, NotFound, StoreError
+from tocsin.domain.payload import check_instant
 from tocsin.store.database import Database
 from tocsin.store.keys import KeyRows
 
@@ -66,6 +67,8 @@ class Keys:
             )
         for agent in agents:
             check_name("agent", agent)
+        if expires_at is not None:
+            check_instant(expires_at, what=f"key {name!r}: expires_at")
         if expires_at is not None and expires_at <= await self._now():
             raise BadInput(f"key {name!r}: it would have expired already, at {expires_at.isoformat()}")
         key = new_key()

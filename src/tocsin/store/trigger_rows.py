@@ -130,7 +130,7 @@ def wake_of(status: str, due_at: datetime | None, pauses: Mapping[str, datetime 
 
 def write_policy(spec: TriggerSpec) -> str:
     """The trigger's policy as canonical JSON text, its event rule and its hook included."""
-    event = {} if spec.event is None else {"event": _event_form(spec.event)}
+    event = {} if spec.event is None else {"event": _event_form(spec.event, is_hooked=spec.hook is not None)}
     hook = {} if spec.hook is None else {"hook": spec.hook.to_json()}
     return msgspec.json.encode(
         event
@@ -220,9 +220,12 @@ def read_spec(agent: str, schedule: str | None, policy: str) -> TriggerSpec:
         raise BadInput(f"its row cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _event_form(rule: EventRule) -> dict[str, Any]:
-    """The rule's form, and beside it what the database asks of it when it has something to tell itself."""
-    hears = rule.hears()
+def _event_form(rule: EventRule, *, is_hooked: bool) -> dict[str, Any]:
+    """The rule's form, and beside it what the database asks of it when it has something to tell itself.
+
+    is_hooked: it hears its hook's calls alone, and so nothing of that.
+    """
+    hears = [] if is_hooked else rule.hears()
     return rule.to_json() | ({"hears": hears} if hears else {})
 
 

@@ -133,7 +133,8 @@ async def test_what_was_read_may_be_written_as_it_is(world: World, client: Clien
         ({"type": "x", "throttle_seconds": 1e300}, "throttle"),
         ({"type": "x", "batch_seconds": True}, "batch_seconds"),
         ({"type": "x", "max_depth": 0}, "max_depth"),
-        ({"type": "x", "hears": []}, "no 'hears'"),
+        ({"type": "x", "hears": []}, "no 'hears': there are type, source, subject"),
+        ({"type": "x", "batch": 5}, "no 'batch': say batch_seconds"),
         ({"tpye": "x"}, "no 'tpye'"),
     ],
 )

@@ -1,7 +1,9 @@
 """/hooks/NAME: a signed call is an event of its trigger, committed before it is answered; whatever else is refused."""
 
 import asyncio
+import base64
 import gzip
+import hmac
 import json
 from datetime import timedelta
 from typing import Any
@@ -11,7 +13,7 @@ import standardwebhooks
 
 from tests.edges.http.client import Answer, Client, a_front
 from tests.edges.http.hooking import GITHUB, JSON, SECRET, call, encoded, github, hooked, secrets
-from tests.engine.building import SECOND, Heard, World, a_trigger
+from tests.engine.building import SECOND, Heard, World, a_trigger, an_end
 from tocsin.domain.event import MAX_BODY_KEPT, Event
 from tocsin.domain.event_rule import on_event
 from tocsin.domain.hook import webhook
@@ -70,6 +72,14 @@ async def test_others_may_listen_to_a_hook_by_its_name(world: World, client: Cli
     await call(client)
     rows = await world.rows("SELECT t.name FROM tocsin.runs r JOIN tocsin.triggers t ON t.id = r.trigger_id ORDER BY 1")
     assert [row["name"] for row in rows] == ["ear", "t", "wide"]
+
+
+async def test_a_hook_hears_nothing_of_the_hub_and_so_nothing_is_written_for_it(world: World, client: Client) -> None:
+    await world.declare(hooked(), hooked("runs", event=on_event("run.*")))
+    await world.control.fire("t")
+    peer = await world.peer()
+    await peer.settle(an_end(await peer.claim_one()))
+    assert await events(world) == []
 
 
 async def test_nobody_else_speaks_in_a_hook_s_name(world: World, client: Client) -> None:
@@ -281,7 +291,8 @@ async def test_a_hook_that_is_not_there_is_refused_as_one_that_is_called_wrongly
         await call(client, name, secret="wrong") for name in ("t", "nobody", "plain", "hand", "", "t/", "T", "ü")
     ]
     unsigned = await client.ask("POST", "/hooks/t", body=b"{}")
-    for answer in [*answers, unsigned]:
+    odd = await client.ask("POST", "/hooks/t", body=b"{}", headers={"x-github-delivery": "x" * 501})
+    for answer in [*answers, unsigned, odd]:
         assert (answer.status, answer.code) == (401, "unverified")
         assert answer.headers["www-authenticate"]
         assert (answer.body, answer.headers) == (
@@ -290,7 +301,7 @@ async def test_a_hook_that_is_not_there_is_refused_as_one_that_is_called_wrongly
         )
     assert await events(world) == []
     whys = [fields["error"] for event, fields in client.log.events if event == "hook.refused"]
-    assert len(whys) == len(answers) + 1
+    assert len(whys) == len(answers) + 2
     assert whys[0] == "its x-hub-signature-256 fits no secret that the hub has for this hook"
     assert whys[1] == "no trigger of that name has a hook"
     assert whys[-1] == "it has no x-hub-signature-256"
@@ -359,22 +370,33 @@ async def test_a_secret_that_is_not_there_opens_nothing_and_is_told_once(
 ) -> None:
     monkeypatch.setenv("HOOK_EMPTY", "")
     monkeypatch.setenv("HOOK_TORN", "whsec_canary!")
+    monkeypatch.setenv("HOOK_HOLLOW", "whsec_")
     await world.declare(
         hooked(hook=webhook("github", secret="HOOK_EMPTY")),
         hooked("u", webhook("github", secret="HOOK_MISSING")),
         hooked("v", webhook("standard", secret="HOOK_TORN")),
+        hooked("w", webhook("standard", secret="HOOK_HOLLOW")),
     )
     for name in ("t", "u", "v", "t"):
         assert (await call(client, name, secret="")).code == "unverified"
+    mac = hmac.digest(b"", f"1.{int(world.clock.now().timestamp())}.{{}}".encode(), "sha256")
+    forged = {
+        "content-type": JSON,
+        "webhook-id": "1",
+        "webhook-timestamp": str(int(world.clock.now().timestamp())),
+        "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
+    }
+    assert (await client.ask("POST", "/hooks/w", body=b"{}", headers=forged)).code == "unverified"
     told = [fields for event, fields in client.log.events if event == "hook.secretless"]
     assert [(one["trigger"], one["variable"]) for one in told] == [
         ("t", "HOOK_EMPTY"),
         ("u", "HOOK_MISSING"),
         ("v", "HOOK_TORN"),
+        ("w", "HOOK_HOLLOW"),
     ]
     assert "canary" not in str(client.log.events)
     refused = [fields["error"] for event, fields in client.log.events if event == "hook.refused"]
-    assert refused == ["the hub has no secret for this hook: see hook.secretless in its log"] * 4
+    assert refused == ["the hub has no secret for this hook: see hook.secretless in its log"] * 5
 
 
 async def test_a_hook_without_verification_is_open_to_all_but_pages_in_browsers(world: World, client: Client) -> None:

@@ -95,6 +95,17 @@ async def test_a_body_is_counted_whatever_it_says_of_its_length(port: int) -> No
     assert await asked(port, a_post(FIRE, "Transfer-Encoding: chunked") + chunk * 20) == (413, "payload_too_large")
 
 
+async def test_a_body_of_two_lengths_is_refused_and_nothing_after_it_is_read(port: int) -> None:
+    """A proxy that goes by the other length would hand on somebody else's request in this one's body."""
+    async with Raw(port) as connection:
+        smuggled = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        length = f"Content-Length: {5 + len(smuggled)}"
+        await connection.say(a_post("/v1/preview", length, "Transfer-Encoding: chunked") + "0\r\n\r\n" + smuggled)
+        status, body = await connection.hear()
+        assert (status, json.loads(body)["code"]) == (400, "bad_input")
+        assert await connection.hear() == (0, b"")
+
+
 async def test_a_body_without_end_is_not_kept(port: int) -> None:
     async with Raw(port) as connection:
         await connection.say(a_post(FIRE, "Transfer-Encoding: chunked"))

@@ -25,6 +25,8 @@ from tocsin.edges.http.problems import Problem
 from tocsin.options import TRIGGER_OPTIONS, read_options
 
 MOST_ROWS: Final = 1_000
+LARGEST_NUMBER: Final = 2**63 - 1
+"""That a record may have."""
 
 
 def _instant(value: object) -> object:
@@ -57,6 +59,7 @@ Name = Annotated[str, Path(description="The trigger's name.", examples=["daily-d
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows at most.")]
 After = Annotated[str | None, Query(max_length=MAX_NAME, description="Only names that come after this one.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="The next_cursor of the page before.")]
+Before = Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER, description="Only what came before this record.")]
 Since = Annotated[Instant | None, Query(description="From this instant on.")]
 Until = Annotated[Instant | None, Query(description="Up to this instant.")]
 OfTrigger = Annotated[str | None, Query(max_length=MAX_NAME, description="Only of this trigger.")]

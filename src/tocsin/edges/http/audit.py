@@ -7,7 +7,7 @@ from fastapi import FastAPI, Query
 from tocsin.domain.audit import Action
 from tocsin.domain.authority import Scope
 from tocsin.edges.http import told
-from tocsin.edges.http.asked import Cursor, Limit, OfTrigger, Since, Until
+from tocsin.edges.http.asked import Before, Cursor, Limit, OfTrigger, Since, Until
 from tocsin.edges.http.operation import Hub, Json, of_cursor, page
 from tocsin.edges.http.routes import Routes
 
@@ -26,7 +26,7 @@ async def list_audit(
     action: Annotated[Action | None, Query(description="Only what was done in this way.")] = None,
     since: Since = None,
     until: Until = None,
-    before: Annotated[int | None, Query(description="Only what was done before this record.")] = None,
+    before: Before = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Json:

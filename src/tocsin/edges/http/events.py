@@ -11,7 +11,7 @@ from tocsin.domain.errors import BadInput, PayloadTooLarge
 from tocsin.domain.event import MAX_ATTRIBUTE, MAX_ID, Event
 from tocsin.domain.payload import accept
 from tocsin.edges.http import told_events
-from tocsin.edges.http.asked import Cursor, Limit, OfTrigger, Since, Until
+from tocsin.edges.http.asked import Before, Cursor, Limit, OfTrigger, Since, Until
 from tocsin.edges.http.cloud_event_form import CLOUD_EVENT_REF, EXAMPLE
 from tocsin.edges.http.operation import Hub, Json, of_cursor, page
 from tocsin.edges.http.problems import Problem
@@ -73,7 +73,7 @@ async def list_events(
     called: Annotated[bool | None, Query(description="Only those that came to a run, or to none.")] = None,
     since: Since = None,
     until: Until = None,
-    before: Annotated[int | None, Query(description="Only what was told before this event.")] = None,
+    before: Before = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Json:

@@ -107,6 +107,8 @@ class _Answer:
         headers = [(b"content-type", media), (b"content-length", str(len(content)).encode())]
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if status == 400:
+            headers.append((b"connection", b"close"))
         if status == 405:
             headers.append((b"allow", b"GET, HEAD"))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -135,6 +137,9 @@ def _refusal(scope: Message) -> tuple[int, str, str, str] | None:
     if encoding not in (b"", b"identity"):
         return 415, "Unsupported Media Type", "unsupported_media_type", "a body must not be compressed"
     length = headers.get(b"content-length", b"")
+    if length and b"transfer-encoding" in headers:
+        # Source: RFC 9112, 6.3: a proxy may have gone by the other one, so that the connection ends here.
+        return 400, "Bad Request", "bad_input", "a body has a Content-Length or a Transfer-Encoding, never both"
     if length.isdigit() and int(length[:20]) > MAX_BODY:
         return _TOO_LARGE
     return None

@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
@@ -23,6 +24,7 @@ from tocsin.domain.authority import Scope
 from tocsin.domain.errors import BadInput, PayloadTooLarge
 from tocsin.domain.jsonable import jsonable
 from tocsin.domain.payload import accept
+from tocsin.edges.http.asked import LARGEST_NUMBER
 from tocsin.edges.http.gate import Caller, Gate
 from tocsin.edges.http.once import Once, key_of
 from tocsin.edges.http.problems import Problem
@@ -37,7 +39,7 @@ OWN_KEY: Final = "x-tocsin-own-key"
 OWN_BODY: Final = "x-tocsin-own-body"
 """What a body may be is the endpoint's affair."""
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 Called: TypeAlias = Callable[[str, UUID, str], None]
@@ -143,11 +145,27 @@ def of_cursor(cursor: str | None, kind: type[T]) -> T | None:
         return None
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
-    except (binascii.Error, ValueError, RecursionError):
+        position: T = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+        _check_position(position)
+    except (binascii.Error, ValueError, RecursionError, OverflowError):
         raise Problem(
             422, BadInput.code, "cursor: must be the next_cursor of the page before", field="cursor"
         ) from None
+    return position
+
+
+def _check_position(position: tuple[Any, ...]) -> None:
+    """The store can be asked for it. Raises: ValueError; OverflowError, for an instant outside the calendar."""
+    for part in position:
+        if isinstance(part, datetime):
+            part.astimezone(UTC)
+            is_fit = part.utcoffset() is not None
+        elif isinstance(part, int):
+            is_fit = abs(part) <= LARGEST_NUMBER
+        else:
+            is_fit = "\0" not in str(part)
+        if not is_fit:
+            raise ValueError("no position")
 
 
 def _check_path(request: Request) -> None:

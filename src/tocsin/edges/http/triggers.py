@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import FastAPI, Header, Path, Query
@@ -87,7 +88,7 @@ async def create_trigger(hub: Hub, body: asked.NewTrigger) -> Json:
     is malformed or can never match is refused, and the refusal's ``field`` names the part of it that is at fault.
     """
     row = await hub.add_trigger(body.spec())
-    return _trigger(row, 201, {"location": f"/v1/triggers/{row['name']}"})
+    return _trigger(row, 201, {"location": f"/v1/triggers/{quote(row['name'])}"})
 
 
 async def show_trigger(hub: Hub, name: Name) -> Json:

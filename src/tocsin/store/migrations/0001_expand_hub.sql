@@ -203,7 +203,7 @@ CREATE TABLE tocsin.keys (
     CONSTRAINT keys_scopes_known
         CHECK (scopes <> '{}' AND scopes <@ ARRAY['read', 'operate', 'admin', 'emit', 'agent']),
     CONSTRAINT keys_agents_of_processes CHECK (('agent' = ANY (scopes)) = (agents <> '{}')),
-    CONSTRAINT keys_expire_later CHECK (expires_at > created_at)
+    CONSTRAINT keys_expire_later CHECK (expires_at > created_at AND expires_at < 'infinity')
 );
 
 -- What was answered to a request that came with a key of its own, so that the same request is answered alike.
@@ -508,6 +508,9 @@ CREATE FUNCTION tocsin.emit(
     type text, source text, data jsonb DEFAULT NULL, dedup_key text DEFAULT NULL, subject text DEFAULT NULL
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    place text;
+    said text;
 BEGIN
     IF emit.source = 'tocsin' THEN
         RAISE EXCEPTION 'event source ''tocsin'': is the hub''s own, name another' USING ERRCODE = '22023';
@@ -515,6 +518,12 @@ BEGIN
     IF starts_with(emit.source, '/hooks/') THEN
         RAISE EXCEPTION 'event source ''%'': is a webhook''s own, name another', emit.source USING ERRCODE = '22023';
     END IF;
+    FOR place, said IN VALUES ('type', emit.type), ('source', emit.source), ('dedup_key', emit.dedup_key),
+                              ('subject', emit.subject) LOOP
+        IF said ~ '[\u0001-\u001f\u007f-\u009f]' THEN
+            RAISE EXCEPTION 'event %: has control characters: leave them out', place USING ERRCODE = '22023';
+        END IF;
+    END LOOP;
     IF octet_length(emit.data::text) > 1000000 THEN
         RAISE EXCEPTION 'event data is % bytes; at most 1,000,000 are taken: store it elsewhere and pass a reference',
             octet_length(emit.data::text) USING ERRCODE = '22023';

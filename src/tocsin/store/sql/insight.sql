@@ -22,6 +22,7 @@ SELECT d.trigger, d.at, d.until, d.reason, d.count, d.run_id, d.decided_at, d.ac
 
 -- name: sum_usage
 -- What attempts have told of their usage, in runs that began in a range: every number added up, by what is asked for.
+-- What is beyond a double, which is what JSON's readers have, is told as the largest one.
 WITH told AS (
     SELECT r.id AS run_id, a.fence,
            CASE WHEN 'agent' = ANY (:by::text[]) THEN r.agent END AS agent,
@@ -44,7 +45,8 @@ WITH told AS (
       FROM told s
      GROUP BY s.agent, s.trigger, s.model, s.day
 ), summed AS (
-    SELECT s.agent, s.trigger, s.model, s.day, e.key, sum(e.value::text::numeric) AS total
+    SELECT s.agent, s.trigger, s.model, s.day, e.key,
+           least(greatest(sum(e.value::text::numeric), -1.7976931348623157e308), 1.7976931348623157e308) AS total
       FROM told s
      CROSS JOIN LATERAL jsonb_each(s.row) AS e (key, value)
      WHERE jsonb_typeof(e.value) = 'number'
