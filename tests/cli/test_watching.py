@@ -1,13 +1,17 @@
 """What has changed of a run between two looks, and how it is told."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
+from tocsin.cli import watching
 from tocsin.cli.exits import code_of
-from tocsin.cli.watching import ENDS, changes, told
+from tocsin.cli.operations import Operations
+from tocsin.cli.watching import ENDS, changes, follow, told
 from tocsin.domain.errors import HubUnavailable
 from tocsin.domain.run import TERMINAL
 
@@ -101,3 +105,44 @@ def test_every_end_has_a_code_and_they_differ() -> None:
 )
 def test_a_change_is_one_line(fields: dict[str, Any], line: str) -> None:
     assert told({"run": RUN, **fields}) == line
+
+
+class Told:
+    """A hub with one run, which ends after a while. served: by whom its agent is."""
+
+    def __init__(self, *served: str, state: str = "queued") -> None:
+        self._served = list(served)
+        self._row = a_run(state, agent="digest", trigger="daily")
+
+    async def watch(self, run: UUID, *, longest: float) -> AsyncIterator[dict[str, Any]]:
+        yield self._row
+        await asyncio.sleep(0.2)
+        yield a_run("queued", "succeeded", agent="digest", trigger="daily")
+
+    async def run(self, run: UUID) -> dict[str, Any]:
+        return self._row
+
+    async def agent(self, name: str) -> dict[str, Any]:
+        return {"name": name, "replicas": self._served, "instances": []}
+
+
+@pytest.mark.parametrize(
+    ("hub", "said"),
+    [
+        (Told(), "nobody serves agent 'digest': the run waits until somebody does; see `tocsin agent list`"),
+        (Told("hub-1"), "the run is queued still: `tocsin trigger why daily` tells more"),
+        (Told(state="running"), None),
+    ],
+)
+def test_a_run_that_waits_is_explained_after_a_while(
+    hub: Told, said: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watching, "UNEXPLAINED", 0.05)
+    assert asyncio.run(follow(cast(Operations, hub), RUN, longest=1, json=False)) == 0
+    assert capsys.readouterr().err == ("" if said is None else f"tocsin: {said}\n")
+
+
+def test_what_an_agent_says_does_not_speak_to_the_terminal() -> None:
+    run = a_run("queued", "running", attempts=(an_attempt(log="a\x1b]0;b\x07\x9bc é"),))
+    line = told(next(change for change in changes(None, run) if "line" in change))
+    assert line.endswith("a\\x1b]0;b\\x07\\x9bc é")

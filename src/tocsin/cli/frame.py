@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tocsin.cli.output import STATE_COLOURS, between, compact, length
+from tocsin.cli.output import STATE_COLOURS, between, compact, harmless, length
 
 Row = Mapping[str, Any]
 
@@ -80,7 +80,7 @@ def _counted(title: str, count: int, shown: int) -> str:
 
 def _flat(text: object) -> str:
     """One line, whatever an agent said."""
-    return " ".join(str(text).split())
+    return harmless(" ".join(str(text).split()))
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -10,6 +10,7 @@ from tocsin.domain.jsonable import jsonable
 
 #: The zones of a listing's instants are always UTC, so the hour is enough beside how long ago it was.
 _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 STATE_COLOURS: Final = {
     "succeeded": "green",
     "failed": "red",
@@ -92,7 +93,12 @@ def _columns() -> int | None:
 
 def _one_line(value: Any) -> str:
     text = "" if value is None else str(value)
-    return " ".join(text.split()) if "\n" in text or "\r" in text or "\t" in text else text
+    return harmless(" ".join(text.split()) if "\n" in text or "\r" in text or "\t" in text else text)
+
+
+def harmless(text: str) -> str:
+    """Control characters but line feeds and tabs are written out: what an agent says does not speak to the terminal."""
+    return text.translate(_CONTROLS)
 
 
 def counted(count: int, noun: str) -> str:
@@ -122,7 +128,7 @@ def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
 def _cell(value: Any) -> Any:
     from rich.text import Text  # noqa: PLC0415
 
-    text = "" if value is None else str(value)
+    text = "" if value is None else harmless(str(value))
     return Text(text, style=STATE_COLOURS.get(text, ""))
 
 
@@ -166,5 +172,5 @@ def compact(value: Any, limit: int = 60) -> str:
     """JSON on one line, cut where it is long."""
     import msgspec  # noqa: PLC0415
 
-    text = msgspec.json.encode(jsonable(value)).decode()
+    text = harmless(msgspec.json.encode(jsonable(value)).decode())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -10,7 +10,7 @@ from tocsin.cli import completion
 from tocsin.cli.connection import one_run, opened, run_async
 from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
 from tocsin.cli.operations import Row
-from tocsin.cli.output import between, compact, emit, instant, length, print_fields, print_table
+from tocsin.cli.output import between, compact, emit, harmless, instant, length, print_fields, print_table
 from tocsin.cli.watching import follow
 from tocsin.domain.errors import BadInput
 
@@ -208,7 +208,7 @@ def print_run(row: Row, now: datetime) -> None:
             console().print(f"\nattempt with fence {attempt['fence']}")
             print_fields(told)
             if attempt["log"]:
-                console().print(attempt["log"].rstrip())
+                console().print(harmless(attempt["log"].rstrip()))
     for late in row["late_results"]:
         console().print(f"\nlate result with fence {late['fence']}, not applied")
         print_fields([(name, _shown(name, value, now)) for name, value in late.items()])

@@ -1,7 +1,7 @@
 """A run followed to its end: what has changed between two looks, and how that is told."""
 
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,10 +10,15 @@ import typer
 
 from tocsin.cli.exits import CANCELLED, DONE, REFUSED, SKIPPED, say
 from tocsin.cli.operations import Operations, Row
-from tocsin.cli.output import compact, emit, instant
+from tocsin.cli.output import compact, emit, harmless, instant
+from tocsin.clock import SystemClock
+from tocsin.domain.errors import TocsinError
 
 LONGEST_PAUSE: Final = 1.0
 """Seconds between two looks."""
+
+UNEXPLAINED: Final = 5.0
+"""Seconds that a person waits before being told why."""
 
 ENDS: Final = {"succeeded": DONE, "failed": REFUSED, "cancelled": CANCELLED, "skipped": SKIPPED}
 """How a run ended, as an exit code."""
@@ -21,9 +26,10 @@ ENDS: Final = {"succeeded": DONE, "failed": REFUSED, "cancelled": CANCELLED, "sk
 
 async def follow(control: Operations, run: UUID, *, longest: float, json: bool) -> int:
     """Each change of the run is on stdout until it has ended; the exit code. Whoever leaves lets the run go on."""
-    from asyncio import CancelledError  # noqa: PLC0415
+    from asyncio import CancelledError, create_task  # noqa: PLC0415
 
     row: Row | None = None
+    waiting = create_task(_tell_why_it_waits(control, run), name="waiting")
     try:
         async with aclosing(control.watch(run, longest=longest)) as rows:
             async for now in rows:
@@ -33,7 +39,23 @@ async def follow(control: Operations, run: UUID, *, longest: float, json: bool) 
     except CancelledError:
         say(f"run {run} goes on: `tocsin run watch {run}` follows it again, `tocsin run cancel {run}` ends it")
         raise
+    finally:
+        waiting.cancel()
     return ENDS[row["state"]] if row is not None else REFUSED
+
+
+async def _tell_why_it_waits(control: Operations, run: UUID) -> None:
+    """Whoever watches a run that nobody can begin is told so, once."""
+    with suppress(TocsinError):
+        await SystemClock().sleep(UNEXPLAINED)
+        row = await control.run(run)
+        if row["state"] != "queued":
+            return
+        agent = await control.agent(row["agent"])
+        if not agent["replicas"] and not agent["instances"]:
+            say(f"nobody serves agent {row['agent']!r}: the run waits until somebody does; see `tocsin agent list`")
+        else:
+            say(f"the run is queued still: `tocsin trigger why {row['trigger']}` tells more")
 
 
 def changes(before: Row | None, now: Row) -> Iterator[Row]:
@@ -82,7 +104,7 @@ def told(change: Row) -> str:
     """A change as a line for a person."""
     what = change.get("state") or change["change"].replace("_", " ")
     at = instant(change["at"]) if change["at"] is not None else ""
-    return f"{at:<20}  {what:<10}  {' '.join(_words(change).split())}".rstrip()
+    return harmless(f"{at:<20}  {what:<10}  {' '.join(_words(change).split())}".rstrip())
 
 
 def _words(change: Row) -> str:
