@@ -214,7 +214,7 @@ class Run:
         self.reports.usage(figures | more)
 
     def log(self, line: str) -> None:
-        """A line is kept with the attempt, up to the attempt's bound."""
+        """A line is kept with the attempt, up to the attempt's bound; written within a second, fenced."""
         self.reports.log(line)
 
     def schedule(

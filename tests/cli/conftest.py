@@ -196,6 +196,7 @@ async def greet(run: Run) -> dict:
 
 @hub.agent
 async def endless(run: Run) -> None:
+    run.log("begun")
     run.progress("waiting", 0.5)
     await asyncio.sleep(3600)
 

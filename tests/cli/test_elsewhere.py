@@ -144,8 +144,9 @@ def test_a_run_that_is_cancelled_meanwhile_has_a_code_of_its_own(tocsin: Tocsin,
     assert watched.objects[-1]["state"] == "cancelled"
 
 
-def test_progress_is_told_while_it_happens_and_ctrl_c_lets_the_run_go_on(
-    tocsin: Tocsin, url: str, environment: dict[str, str]
+@pytest.mark.parametrize("said", ["waiting 50%", "begun"], ids=["progress", "a line"])
+def test_what_an_agent_says_is_told_while_it_runs_and_ctrl_c_lets_the_run_go_on(
+    tocsin: Tocsin, url: str, environment: dict[str, str], said: str
 ) -> None:
     words = [sys.executable, "-m", "tocsin.cli", "trigger", "fire", "long", "--watch"]
     env = environment | {"TOCSIN_URL": url, "PYTHONUNBUFFERED": "1"}
@@ -154,16 +155,16 @@ def test_progress_is_told_while_it_happens_and_ctrl_c_lets_the_run_go_on(
         assert watching.stderr is not None
         try:
             for line in watching.stdout:
-                if "waiting 50%" in line:
+                if line.rstrip().endswith(said):
                     break
             watching.send_signal(signal.SIGINT)
             assert watching.wait(PATIENCE) == 130
-            (said,) = watching.stderr.read().splitlines()
+            (note,) = watching.stderr.read().splitlines()
         finally:
             watching.kill()
-    run = said.split()[2]
+    run = note.split()[2]
     assert (
-        said
+        note
         == f"tocsin: run {run} goes on: `tocsin run watch {run}` follows it again, `tocsin run cancel {run}` ends it"
     )
     assert tocsin("run", "show", run, "--json", TOCSIN_URL=url).objects[0]["state"] == "running"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, cast
 from uuid import UUID
 
@@ -64,6 +65,16 @@ def test_a_line_of_a_log_is_told_once() -> None:
     before = a_run("queued", "running", attempts=(an_attempt(log="a"),))
     now = a_run("queued", "running", attempts=(an_attempt(log="a\nb"), an_attempt(2, log="c")))
     assert [(change["attempt"], change["line"]) for change in changes(before, now)] == [(1, "b"), (2, "c")]
+
+
+def test_lines_are_told_as_they_come_and_an_end_repeats_none() -> None:
+    logs = [None, "", "\n  a", "\n  a\n\nb", "\n  a\n\nb", "\n  a\n\nb\nc"]
+    looks = [a_run("queued", "running", attempts=(an_attempt(log=log),)) for log in logs]
+    looks.append(a_run("queued", "running", "succeeded", attempts=(an_attempt(log=logs[-1]),)))
+    told = [[c["line"] for c in changes(*pair) if c["change"] == "log"] for pair in pairwise(looks)]
+    assert told == [[], ["  a"], ["", "b"], [], ["c"], []]
+    at_once = a_run("queued", "running", "succeeded", attempts=(an_attempt(log="a\n\nb\n"),))
+    assert [change["line"] for change in changes(None, at_once) if change["change"] == "log"] == ["a", "", "b"]
 
 
 def test_that_it_was_asked_to_stop_is_told_once() -> None:

@@ -27,6 +27,7 @@ hub = Hub()
 async def agent(run: Run) -> dict:
     with open(os.environ["LEDGER"], "a") as ledger:
         ledger.write(json.dumps({"run": run.id, "fence": run.fence, "pid": os.getpid()}) + "\\n")
+    run.log(f"begun by {os.getpid()}")
     await asyncio.sleep(run.input["seconds"])
     return {"pid": os.getpid()}
 """

@@ -1,6 +1,7 @@
 """A process connects, is given work by credit, and what it says is settled: on a real stream and a real database."""
 
 import asyncio
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -346,3 +347,37 @@ async def test_who_serves_an_agent_is_known(dsn: str) -> None:
         await process.hello()
         assert (await control.agent("agent"))["instances"] == [f"p-{process.id[:4]}"]
         assert nobody not in " ".join((await control.why("t"))["standing"])
+
+
+async def test_lines_come_as_they_are_said_and_a_result_adds_what_is_missing(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub, Process(hub.address) as process:
+        await process.hello()
+        await process.credit(1)
+        fired = await control.fire("t")
+        (run,) = await process.assigned()
+
+        async def log() -> str | None:
+            attempts = (await control.run(fired["id"]))["attempts"]
+            return attempts[0]["log"] if attempts else None
+
+        async def is_there(text: str) -> bool:
+            return await log() == text
+
+        await process.say(report=pb.Report(run_id=run.run_id, fence=1, log="one"))
+        await eventually(partial(is_there, "one"))
+        for more, log_from in (("\n\N{MUSICAL SYMBOL G CLEF}\0", 3), ("\n\N{MUSICAL SYMBOL G CLEF}\0", 3), ("gap", 9)):
+            await process.say(report=pb.Report(run_id=run.run_id, fence=1, log=more, log_from=log_from))
+        await eventually(partial(is_there, "one\n\N{MUSICAL SYMBOL G CLEF}\N{REPLACEMENT CHARACTER}"))
+        await process.finish(run, succeeded=b"1", log="one\n\N{MUSICAL SYMBOL G CLEF}\0\nthree")
+        assert await log() == "one\n\N{MUSICAL SYMBOL G CLEF}\N{REPLACEMENT CHARACTER}\nthree"
+
+
+async def test_a_result_without_lines_leaves_those_that_were_said(dsn: str) -> None:
+    async with a_control(dsn, a_trigger("t")) as control, a_hub(dsn) as hub, Process(hub.address) as process:
+        await process.hello()
+        await process.credit(1)
+        fired = await control.fire("t")
+        (run,) = await process.assigned()
+        await process.say(report=pb.Report(run_id=run.run_id, fence=1, log="one"))
+        await process.finish(run)
+        assert (await control.run(fired["id"]))["attempts"][0]["log"] == "one"

@@ -26,6 +26,11 @@ async def test_the_runs_of_a_process_that_was_killed_begin_elsewhere_in_time(
         await eventually(ledger)
         second = work(hub.address)
         await eventually(connected(hub, 2))
+
+        async def logs() -> list[str | None]:
+            return [attempt["log"] for attempt in (await control.run(run_id))["attempts"]]
+
+        await eventually(logs)
         first.send(signal.SIGKILL)
         died_at = asyncio.get_running_loop().time()
         await eventually(lambda: len(ledger()) == 2)
@@ -36,6 +41,7 @@ async def test_the_runs_of_a_process_that_was_killed_begin_elsewhere_in_time(
             (2, second.process.pid),
         ]
         assert (await control.run(run_id))["attempt"] == 1
+        assert (await logs())[0] == f"begun by {first.process.pid}"
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.5], ids=["below suspect_after", "between suspect_after and dead_after"])

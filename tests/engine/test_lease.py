@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -38,6 +39,7 @@ import asyncio, sys
 from tests.engine.building import a_replica
 
 async def forever(run):
+    run.log("begun")
     await asyncio.sleep(600)
 
 async def main(dsn):
@@ -434,7 +436,11 @@ async def test_an_incarnation_without_work_or_that_left_in_order_is_not_probed(w
 async def test_a_killed_process_gives_its_runs_back_within_seconds_not_a_lease(world: World) -> None:
     await world.declare(a_trigger())
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", VICTIM, world.dsn, cwd=os.getcwd(), env=os.environ | {"PYTHONPATH": os.getcwd()}
+        sys.executable,
+        "-c",
+        VICTIM,
+        world.dsn,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
     )
     try:
         present = Control(database=world.database, clock=SystemClock(), actor="test")
@@ -454,6 +460,7 @@ async def test_a_killed_process_gives_its_runs_back_within_seconds_not_a_lease(w
             begun.append(run.id)
             return "done"
 
+        await eventually(partial(world.value, "SELECT log FROM tocsin.attempts"), what="its line")
         async with a_replica(world.dsn, {"agent": finish}, lease=600, renew_every=5):
             # It knows of the peer's run from its first look, and probes from then on.
             process.send_signal(signal.SIGKILL)
@@ -471,6 +478,7 @@ async def test_a_killed_process_gives_its_runs_back_within_seconds_not_a_lease(w
     swept = await world.rows("SELECT at FROM tocsin.transitions WHERE run_id = $1 AND reason = 'lost'", run_id)
     assert len(swept) == 1
     assert (await world.run(run_id))["fence"] == 2
+    assert await world.value("SELECT log FROM tocsin.attempts WHERE fence = 1") == "begun"
 
 
 async def test_a_settled_run_is_not_swept_and_a_swept_one_not_settled(world: World) -> None:

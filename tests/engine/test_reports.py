@@ -1,5 +1,6 @@
 """What agents report: written soon, added up rightly, and never at another attempt's cost."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from threading import Thread
@@ -8,12 +9,13 @@ from uuid import UUID
 
 import pytest
 
-from tests.engine.building import HandClock, Peer, World, a_trigger, an_end
+from tests.engine.building import HandClock, Peer, Scripted, World, a_trigger, an_end, eventually
 from tocsin.domain.errors import DatabaseUnavailable
-from tocsin.domain.run import RunState
-from tocsin.engine.hands import Hands
-from tocsin.engine.reports import EVERY, Reporter
-from tocsin.engine.run_reports import RunReports
+from tocsin.domain.run import RunState, Succeeded
+from tocsin.engine.hands import Hand, Hands
+from tocsin.engine.reports import EVERY, LINGER, MOST_TEXT, Reporter
+from tocsin.engine.run_reports import DROPPED, MAX_LOG, RunReports, Told
+from tocsin.store.attempts import Attempts as Stored
 from tocsin.store.attempts import Report
 
 ONE, TWO = UUID(int=1), UUID(int=2)
@@ -26,10 +28,10 @@ class Attempts:
         self.rows: list[tuple[UUID, str | None]] = []
         self.before: Callable[[], None] = lambda: None
 
-    async def report(self, reports: Sequence[Report]) -> set[UUID]:
+    async def report(self, reports: Sequence[Report]) -> dict[UUID, int]:
         self.before()
         self.rows += [(report.run_id, report.progress) for report in reports]
-        return {report.run_id for report in reports}
+        return {report.run_id: report.log_from + len(report.log or "") for report in reports}
 
 
 @pytest.fixture
@@ -188,3 +190,204 @@ async def test_a_report_that_comes_late_stops_no_later_attempt(world: World) -> 
     hand = peer.hands.get(run_id)
     assert hand is not None
     assert (hand.assignment.fence, hand.stop.reason) == (2, None)
+
+
+# --- the log, which is written as it grows
+
+
+class Forgetful(Stored):
+    """Every statement of reports is seen; the answer of one is lost, as often as ``deaf`` says."""
+
+    deaf = 0
+
+    def __init__(self, **collaborators: Any) -> None:
+        super().__init__(**collaborators)
+        self.sent: list[list[Report]] = []
+
+    async def report(self, reports: Sequence[Report]) -> dict[UUID, int]:
+        self.sent.append(list(reports))
+        stored = await super().report(reports)
+        if self.deaf:
+            self.deaf -= 1
+            raise DatabaseUnavailable("the answer was lost")
+        return stored
+
+
+async def begun(world: World, count: int = 1) -> tuple[Peer, list[Hand]]:
+    """A peer with so many runs in hand."""
+    await world.declare(a_trigger())
+    peer = await world.peer(attempts=Forgetful, slots=2 * count)
+    for _ in range(count):
+        await world.queue(kind="manual")
+    while len(peer.hands) < count:
+        await peer.runner.run_once()
+    await asyncio.sleep(0)
+    return peer, peer.hands.all()
+
+
+def sent(peer: Peer) -> list[list[Report]]:
+    assert isinstance(peer.attempts, Forgetful)
+    return peer.attempts.sent
+
+
+async def written(world: World, peer: Peer, after: float = EVERY) -> None:
+    world.clock.turn(after)
+    while await peer.reporter.run_once():
+        pass
+
+
+async def log_of(world: World, hand: Hand) -> str | None:
+    (attempt,) = (await world.control.run(hand.assignment.run_id))["attempts"]
+    log: str | None = attempt["log"]
+    return log
+
+
+async def test_lines_are_there_while_the_run_runs_and_each_is_written_once(world: World) -> None:
+    peer, (hand,) = await begun(world)
+    hand.reports.log("one")
+    hand.reports.log("")
+    await written(world, peer)
+    assert await log_of(world, hand) == "one\n"
+    hand.reports.log("\N{MUSICAL SYMBOL G CLEF} ä \0")
+    await written(world, peer)
+    hand.reports.log("last")
+    await written(world, peer)
+    assert await log_of(world, hand) == "one\n\n\N{MUSICAL SYMBOL G CLEF} ä \N{REPLACEMENT CHARACTER}\nlast"
+    assert [(row.log_from, row.log) for (row,) in sent(peer)] == [
+        (0, "one\n"),
+        (4, "\n\N{MUSICAL SYMBOL G CLEF} ä \N{REPLACEMENT CHARACTER}"),
+        (10, "\nlast"),
+    ]
+
+
+async def test_a_write_whose_answer_was_lost_doubles_nothing(world: World) -> None:
+    peer, (hand,) = await begun(world)
+    hand.reports.log("one")
+    await written(world, peer)
+    assert isinstance(peer.attempts, Forgetful)
+    peer.attempts.deaf = 1
+    hand.reports.log("two \N{MUSICAL SYMBOL G CLEF}")
+    with pytest.raises(DatabaseUnavailable):
+        await written(world, peer)
+    hand.reports.log("three")
+    await written(world, peer)
+    assert await log_of(world, hand) == "one\ntwo \N{MUSICAL SYMBOL G CLEF}\nthree"
+    assert [row.log_from for (row,) in sent(peer)] == [0, 3, 3]
+
+
+async def test_what_a_standby_had_not_got_yet_is_written_again(world: World) -> None:
+    """It took over, and of what was answered the last is missing."""
+    peer, (hand,) = await begun(world)
+    hand.reports.log("one")
+    await written(world, peer)
+    await world.admin.execute("UPDATE tocsin.attempts SET log = 'o'")
+    hand.reports.log("two")
+    await written(world, peer)
+    assert await log_of(world, hand) == "o", "nothing is put behind a gap"
+    await written(world, peer)
+    assert await log_of(world, hand) == "one\ntwo"
+
+
+async def test_a_report_that_a_settlement_overtakes_takes_nothing_back(world: World) -> None:
+    """It has read the run as running, and waits for the row that the settlement writes."""
+    peer, (hand,) = await begun(world)
+    hand.reports.log("all")
+    world.clock.turn(EVERY)
+    async with world.admin.transaction():
+        await world.admin.execute(
+            "INSERT INTO tocsin.attempts (run_id, fence, attempt, log) SELECT id, 1, 1, 'all of it' FROM tocsin.runs"
+        )
+        report = asyncio.create_task(peer.reporter.run_once())
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        # Within the transaction a snapshot of the activity would stay as it was first read.
+        await world.admin.execute("SET LOCAL stats_fetch_consistency = 'none'")
+        await eventually(lambda: world.value(waiting))
+    await report
+    assert await log_of(world, hand) == "all of it"
+
+
+async def test_a_run_that_ends_at_once_costs_no_statement_of_its_own(world: World) -> None:
+    peer, (hand,) = await begun(world)
+    assert isinstance(peer.executor, Scripted)
+    hand.reports.log("a line")
+    hand.reports.usage({"model": "m", "n": 1})
+    await written(world, peer, LINGER / 2)
+    await peer.executor.end_all(Succeeded(b"1"))
+    await written(world, peer)
+    assert sent(peer) == []
+    await peer.settler.run_once()
+    await written(world, peer)
+    assert (sent(peer), await log_of(world, hand)) == ([], "a line")
+
+
+async def test_lines_wait_a_moment_and_progress_does_not(world: World) -> None:
+    peer, (one, two) = await begun(world, 2)
+    one.reports.log("a line")
+    await written(world, peer, 0)
+    assert sent(peer) == []
+    assert peer.reporter.rest() == pytest.approx(LINGER)
+    two.reports.progress("half", None)
+    await written(world, peer, 0)
+    assert [[row.run_id for row in rows] for rows in sent(peer)] == [[hand.assignment.run_id for hand in (one, two)]]
+
+
+async def test_what_was_said_of_progress_keeps_its_instant(world: World) -> None:
+    peer, (hand,) = await begun(world)
+    hand.reports.progress("half", 0.5)
+    await written(world, peer, 0)
+    said_at = world.clock.now()
+    hand.reports.log("a line")
+    await written(world, peer)
+    (attempt,) = (await world.control.run(hand.assignment.run_id))["attempts"]
+    assert (attempt["progress"], attempt["fraction"], attempt["progress_at"]) == ("half", 0.5, said_at)
+
+
+async def test_a_statement_has_a_bound_and_the_rest_follows_at_once(world: World) -> None:
+    text = "ä" * (MAX_LOG - 1)
+    count = 2 * MOST_TEXT // MAX_LOG
+    peer, hands = await begun(world, count)
+    for hand in hands:
+        hand.reports.log(text)
+    await written(world, peer)
+    assert len(sent(peer)) == 2
+    assert all(sum(len(row.log or "") for row in rows) <= MOST_TEXT for rows in sent(peer))
+    assert [await log_of(world, hand) for hand in hands] == [text] * count
+    assert sum(len(rows) for rows in sent(peer)) == count
+
+
+async def test_a_log_has_its_bound_and_says_so(world: World) -> None:
+    peer, (hand,) = await begun(world)
+    for n in range(100):
+        hand.reports.log(f"{n}" + "x" * 1_000)
+        if n in (20, 80):
+            await written(world, peer)
+    log = await log_of(world, hand) or ""
+    assert log == hand.reports.log_text()
+    assert log.endswith(f"\n{DROPPED}")
+    assert MAX_LOG - 2_000 < len(log) < MAX_LOG + len(DROPPED) + 1
+
+
+def test_the_log_of_another_process_only_grows_and_has_no_gaps(reporter: Reporter) -> None:
+    reports = reporter.reports_for(ONE, 1)
+    reports.take_log(0, "one")
+    reports.take_log(0, "one\ntwo")
+    reports.take_log(3, "\ntwo")
+    reports.take_log(100, "behind a gap")
+    reports.take_log(0, "another")
+    assert reports.log_text() == "one\ntwo"
+    assert (reports.news(Told()).log_from, reports.news(Told()).log) == (0, "one\ntwo")
+
+
+def test_the_log_of_another_process_has_a_bound(reporter: Reporter) -> None:
+    mine, cut, whole = (reporter.reports_for(UUID(int=n), 1) for n in range(3))
+    for _ in range(100):
+        mine.log("ä" * 1_000)
+    text = mine.log_text() or ""
+    whole.take_log(0, text)
+    assert whole.log_text() == text
+    cut.take_log(0, "y" * (MAX_LOG - 1))
+    cut.take_log(MAX_LOG - 1, "yzzz")
+    cut.take_log(MAX_LOG, "more")
+    assert cut.log_text() == "y" * MAX_LOG + f"\n{DROPPED}"

@@ -73,3 +73,33 @@ def test_only_the_latest_of_a_run_waits_and_goes_over_to_the_next_stream() -> No
     assert outbox.rest(100.0 + REPORT_EVERY / 2) is not None
     assert said(outbox, 100.0 + REPORT_EVERY) == ["report"]
     assert outbox.rest(200.0) is None
+
+
+def test_of_a_log_each_stream_is_told_what_it_has_not_been_told() -> None:
+    outbox = Outbox()
+    outbox.open(1)
+    hand = a_hand(outbox)
+    hand.reports.log("one")
+    (first,) = outbox.take(100.0)
+    hand.reports.log("two")
+    (second,) = outbox.take(200.0)
+    assert (first.report.log, first.report.log_from) == ("one", 0)
+    assert (second.report.log, second.report.log_from) == ("\ntwo", 3)
+    outbox.open(2)
+    hand.reports.log("three")
+    (anew,) = outbox.take(300.0)
+    assert (anew.report.log, anew.report.log_from) == ("one\ntwo\nthree", 0)
+
+
+def test_lines_that_an_end_takes_along_are_not_told_before_it() -> None:
+    outbox = Outbox()
+    outbox.open(1)
+    hands = [a_hand(outbox) for _ in range(2)]
+    for hand in hands:
+        hand.reports.log("a line")
+    hands[1].reports.progress("done", None)
+    outbox.put(1, ended=hands)
+    told, ended = outbox.take(100.0)
+    assert (told.report.run_id, told.report.progress) == (hands[1].run_id, "done")
+    assert len(ended.finished.results) == 2
+    assert outbox.rest(100.0) is None

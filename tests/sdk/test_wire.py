@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.sdk.scripted import an_assignment, seconds
 from tocsin.domain.run import Failed, Outcome, Postponed, Stopped, StopReason, Succeeded
-from tocsin.engine.run_reports import RunReports
+from tocsin.engine.run_reports import MAX_LOG, RunReports, Told
 from tocsin.sdk import wire
 from tocsin.v1 import agent_pb2 as pb
 
@@ -89,10 +89,14 @@ def test_a_result_takes_along_what_was_reported() -> None:
 def test_a_report_leaves_out_what_was_not_said() -> None:
     reports = some_reports()
     reports.progress("half", None)
-    report = wire.report_of("r", reports)
+    report = wire.report_of("r", 1, reports.news(Told()))
     assert (report.progress, report.HasField("fraction"), report.HasField("usage")) == ("half", False, False)
     reports.progress("more", 0.75)
-    assert wire.report_of("r", reports).fraction == 0.75
+    assert wire.report_of("r", 1, reports.news(Told())).fraction == 0.75
+    reports.log("one")
+    seen = reports.news(Told()).told
+    reports.log("two")
+    assert wire.report_of("r", 1, reports.news(seen)) == pb.Report(run_id="r", fence=1, log="\ntwo", log_from=3)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +115,11 @@ def test_each_reason_to_stop_is_understood(word: str, reason: StopReason) -> Non
     assert wire.stop_reason_of(word) is reason
 
 
-def test_a_log_has_its_bytes_and_no_half_characters() -> None:
+def test_a_result_has_the_log_that_its_reports_had() -> None:
+    """Both are bounded in characters, whatever these have of bytes."""
     reports = some_reports()
-    for _ in range(40):
+    for _ in range(100):
         reports.log("ä" * 1_000)
     log = wire.result_of("r", 1, Stopped(), reports).log
-    assert 60_000 < len(log.encode()) <= wire.MAX_LOG_BYTES
-    assert set(log) == {"ä", "\n"}
-    assert wire.clipped("short", 100) == "short"
+    assert log == wire.report_of("r", 1, reports.news(Told())).log
+    assert MAX_LOG - 1_002 < len(log) < MAX_LOG + 100

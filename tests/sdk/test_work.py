@@ -7,6 +7,7 @@ from tests.sdk.scripted import PATIENCE, an_assignment
 from tocsin.app import Hub
 from tocsin.clock import SystemClock
 from tocsin.executors.from_app import executors_of
+from tocsin.run import Run
 from tocsin.sdk.hands import Hands
 from tocsin.sdk.outbox import Outbox
 from tocsin.sdk.work import Work
@@ -75,3 +76,32 @@ async def test_a_run_whose_task_somebody_else_has_cancelled_is_given_back() -> N
     (result,) = await desk.results()
     gate.set()
     assert result.postponed.reason == "interrupted"
+
+
+async def test_the_next_stream_is_told_the_lines_of_what_still_runs() -> None:
+    """What was said of them on the former one may not have come through."""
+    app = Hub()
+    said, go = asyncio.Event(), asyncio.Event()
+
+    @app.agent
+    async def chatty(run: Run) -> None:
+        run.log("one")
+        said.set()
+        await go.wait()
+
+    @app.agent
+    async def silent() -> None:
+        await go.wait()
+
+    desk = Desk(app)
+    desk.assign("chatty", "silent")
+    async with asyncio.timeout(PATIENCE):
+        await said.wait()
+    first = [message.report for message in desk.outbox.take(0.0) if message.HasField("report")]
+    desk.outbox.open(2)
+    desk.work.receive(2, pb.FromHub(welcome=pb.Welcome()))
+    again = [message.report for message in desk.outbox.take(100.0) if message.HasField("report")]
+    assert [report.log for report in first] == ["one"]
+    assert again == first
+    go.set()
+    await desk.work.attempts.idle.wait()

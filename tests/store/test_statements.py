@@ -26,7 +26,7 @@ HOT: Final[dict[str, set[str]]] = {
     "claim_plain": {"runs_ready", "runs_pkey"},
     "settle": {"runs_pkey", "past_transitions_pkey", "triggers_hearing"},
     "settle_plain": {"runs_pkey", "triggers_hearing"},
-    "report": {"runs_pkey"},
+    "report": {"runs_pkey", "attempts_pkey"},
     "materialise": {"triggers_pkey"},
     "lock_due": {"triggers_wake"},
     "next_wake": {"triggers_wake"},

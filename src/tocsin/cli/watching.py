@@ -84,11 +84,16 @@ def _attempt(run: Row, before: Row, now: Row) -> Iterator[Row]:
     said = [(attempt.get("progress"), attempt.get("fraction")) for attempt in (before, now)]
     if said[0] != said[1]:
         yield _change(run, "progress", at=now["progress_at"], **mark, progress=said[1][0], fraction=said[1][1])
-    log, known = now["log"] or "", before.get("log") or ""
-    for line in log.removeprefix(known).strip("\n").splitlines():
+    for line in _new_lines(before.get("log"), now["log"] or ""):
         yield _change(run, "log", at=None, **mark, line=line)
     if now["usage"] and now["usage"] != before.get("usage"):
         yield _change(run, "usage", at=None, **mark, usage=now["usage"])
+
+
+def _new_lines(before: str | None, now: str) -> list[str]:
+    """A log only grows, by whole lines with a line feed between them."""
+    more = now[len(before or "") :]
+    return (more if before is None else more.removeprefix("\n")).splitlines()
 
 
 def _state(run: Row, transition: Row) -> Row:

@@ -17,7 +17,7 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import StoreError
 from tocsin.domain.instance import Patience
 from tocsin.domain.run import Failed, RunState, Settlement, Stopped, StopReason
-from tocsin.engine.connection import House, Post, Receiver, Result, Told
+from tocsin.engine.connection import House, Post, Receiver, Result, Said, Told
 from tocsin.engine.hands import Hands
 from tocsin.engine.reports import Reporter
 from tocsin.engine.runner import Runner
@@ -201,17 +201,17 @@ class Attachment:
         if self.is_fit and not was_fit:
             self._running.wake()
 
-    def report(
-        self, run_id: UUID, fence: int, *, progress: str | None, fraction: float | None, usage: str | None
-    ) -> None:
+    def report(self, run_id: UUID, fence: int, said: Said) -> None:
         """Whatever it says of a run that is not its own is nothing."""
         reports = self._receiver.awaits(run_id, fence)
         if reports is None:
             return
-        if usage is not None:
-            reports.take_usage(usage)
-        if progress is not None or fraction is not None:
-            reports.progress(reports.message or "" if progress is None else progress, fraction)
+        if said.usage is not None:
+            reports.take_usage(said.usage)
+        if said.progress is not None or said.fraction is not None:
+            reports.progress(reports.message or "" if said.progress is None else said.progress, said.fraction)
+        if said.log is not None:
+            reports.take_log(said.log_from, said.log)
 
     def finish_runs(self, results: Sequence[Result]) -> None:
         """Each is settled and answered, or answered as it was before, or as fenced."""
@@ -222,8 +222,8 @@ class Attachment:
                 continue
             if result.usage is not None:
                 reports.take_usage(result.usage)
-            for line in (result.log or "").splitlines():
-                reports.log(line)
+            if result.log is not None:
+                reports.take_log(0, result.log)
             reports.follow_ups = result.follow_ups
             if isinstance(result.outcome, Stopped):
                 self._say_why(result.run_id)

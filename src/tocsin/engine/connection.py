@@ -45,6 +45,17 @@ class Post(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a run elsewhere has to tell; None leaves what is there. usage: JSON, the sums; log: see Report."""
+
+    progress: str | None
+    fraction: float | None
+    usage: str | None
+    log_from: int
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """How a run ended elsewhere. usage: JSON, the sums; log: lines."""
 

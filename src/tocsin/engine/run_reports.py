@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from math import copysign, isfinite
 from sys import float_info
 from threading import Lock
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -15,9 +15,38 @@ from tocsin.domain.payload import encode
 from tocsin.domain.run import FollowUp
 
 MAX_LOG: Final = 64 * 1024
+"""Characters of a log, as Python and PostgreSQL count them: code points."""
+
+DROPPED: Final = "… further lines were dropped"
 MAX_MESSAGE: Final = 1_000
 MAX_MODELS: Final = 32
 MAX_FOLLOW_UPS: Final = 100
+
+
+class Told(NamedTuple):
+    """How much of an attempt's reports has been told. moves: of its progress; pieces, characters: of its log.
+
+    stream: over which, where it was told over one.
+    """
+
+    moves: int = 0
+    pieces: int = 0
+    characters: int = 0
+    stream: int = 0
+
+
+class News(NamedTuple):
+    """What there is to tell beyond that; None: nothing. told: what has been told once this has.
+
+    log: the text that follows the log's first ``log_from`` characters.
+    """
+
+    progress: str | None
+    fraction: float | None
+    usage: str | None
+    log_from: int
+    log: str | None
+    told: Told
 
 
 class RunReports:
@@ -30,11 +59,15 @@ class RunReports:
     message: str | None = None
     fraction: float | None = None
     used: dict[str, dict[str, Any]] | None = None
-    lines: list[str] | None = None
     follow_ups: Sequence[FollowUp] = ()
     dirty: bool = False
     advances: int = 0
+    told: Told = Told()
+    _moves: int = 0
+    # Joined they are the log: each line but the first brings the line feed before it.
+    _log: list[str] | None = None
     _log_size: int = 0
+    _log_is_full: bool = False
 
     def __init__(self, run_id: UUID, fence: int, changed: Callable[["RunReports"], None]) -> None:
         self.run_id = run_id
@@ -45,6 +78,7 @@ class RunReports:
         self.message = _storable(str(message))[:MAX_MESSAGE]
         if fraction is not None and isfinite(fraction):
             self.fraction = min(1.0, max(0.0, float(fraction)))
+        self._moves += 1
         self._touch()
 
     def usage(self, figures: dict[str, Any]) -> None:
@@ -75,13 +109,31 @@ class RunReports:
 
     def log(self, line: str) -> None:
         with self._lock:
-            if self._log_size > MAX_LOG:
+            if self._log_is_full:
                 return
-            text = _storable(str(line))
-            self._log_size += len(text) + 1
-            self.advances += 1
-            self.lines = [] if self.lines is None else self.lines
-            self.lines.append(text if self._log_size <= MAX_LOG else "… further lines were dropped")
+            feed = "" if self._log is None else "\n"
+            piece = feed + _storable(str(line))
+            self._log_is_full = self._log_size + len(piece) >= MAX_LOG
+            self._append(feed + DROPPED if self._log_is_full else piece)
+        self._touch()
+
+    def take_log(self, log_from: int, text: str) -> None:
+        """The log as another process has it: the text that follows so many of its characters. It only ever grows:
+        what is known already, and what leaves a gap, changes nothing.
+        """
+        with self._lock:
+            more = text[self._log_size - log_from :] if log_from <= self._log_size else ""
+            if self._log_is_full or not more:
+                return
+            room = MAX_LOG - self._log_size
+            self._log_is_full = len(more) > room
+            self._append(more.removesuffix(f"\n{DROPPED}")[:room] + f"\n{DROPPED}" if self._log_is_full else more)
+        self._touch()
+
+    def _append(self, piece: str) -> None:
+        self._log = [] if self._log is None else self._log
+        self._log.append(piece)
+        self._log_size += len(piece)
 
     def follow_up(self, at: datetime | None, after: timedelta | None, payload: Any) -> None:
         encoded = encode(payload, what="input of a scheduled run").decode()
@@ -104,10 +156,37 @@ class RunReports:
 
     def log_text(self) -> str | None:
         """The lines as one text; None without any. Never raises."""
-        if self.lines is None:
+        if self._log is None:
             return None
         with self._lock:
-            return "\n".join(self.lines)
+            return "".join(self._log)
+
+    @property
+    def has_log(self) -> bool:
+        return self._log is not None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether there is progress that has not been told."""
+        return self._moves > self.told.moves
+
+    def news(self, since: Told) -> News:
+        """What there is to tell beyond what has been told."""
+        # Before its text is read: what is said meanwhile is told once more.
+        moves = self._moves
+        has_moved = moves > since.moves
+        with self._lock:
+            pieces = self._log or []
+            told = Told(moves, len(pieces), self._log_size, since.stream)
+            more = "".join(pieces[since.pieces :]) if told.pieces > since.pieces else None
+        return News(
+            self.message if has_moved else None,
+            self.fraction if has_moved else None,
+            self.usage_json(),
+            since.characters,
+            more,
+            told,
+        )
 
     def advance(self) -> None:
         """The run has come further, whatever it says of it."""

@@ -8,7 +8,7 @@ environment. It answers with
     another exit  the attempt failed; the last line of stderr says why
     a signal      likewise
 
-and its stderr is kept as the attempt's log. Asked to stop, its process group is sent SIGTERM, and
+and its stderr is kept as the attempt's log, line by line. Asked to stop, its process group is sent SIGTERM, and
 SIGKILL when its time is up; a result as JSON and an exit of 0 still count after that, other text does
 not, as it may be half of one. When the program has ended, its group is killed: nothing is left over.
 """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
 from typing import Final
 
-from tocsin.engine.run_reports import RunReports
+from tocsin.engine.run_reports import RunReports, Told
 from tocsin.sdk import wire
 from tocsin.sdk.hands import Hand
 from tocsin.v1 import agent_pb2 as pb
@@ -80,12 +80,13 @@ class Outbox:
             credit, self._credit = self._credit, 0
             draining, self._draining = self._draining, False
             reports = self._take_reports(now, ended)
+            stream = self._stream
         if draining:
             yield pb.FromAgent(draining=pb.Draining())
         if begun:
             yield pb.FromAgent(begun=pb.Begun(runs=[hand.held for hand in begun]))
         for told in reports:
-            yield pb.FromAgent(report=wire.report_of(str(told.run_id), told))
+            yield pb.FromAgent(report=_report(told, stream))
         yield from _finished(ended)
         if credit:
             yield pb.FromAgent(credit=pb.Credit(runs=credit))
@@ -94,16 +95,24 @@ class Outbox:
         """Those that are due, and those of runs whose end is about to be told."""
         if not self._reports:
             return []
-        if now >= self._reported_at + REPORT_EVERY:
+        over = {hand.reports.kept for hand in ended}
+        is_due = now >= self._reported_at + REPORT_EVERY
+        if is_due:
             self._reported_at = now
-            taken = list(self._reports)
-        else:
-            taken = [hand.reports.kept for hand in ended if hand.reports.kept in self._reports]
+        taken = [reports for reports in self._reports if is_due or reports in over]
         for reports in taken:
             # Before it is read: what is said from here on is told the next time.
             reports.dirty = False
             self._reports.pop(reports, None)
-        return taken
+        # A result says all but the progress.
+        return [reports for reports in taken if reports not in over or reports.has_moved]
+
+
+def _report(reports: RunReports, stream: int) -> pb.Report:
+    """What a run has to tell on this stream."""
+    news = reports.news(reports.told if reports.told.stream == stream else Told(stream=stream))
+    reports.told = news.told
+    return wire.report_of(str(reports.run_id), reports.fence, news)
 
 
 def _finished(ended: Iterable[Hand]) -> Iterator[pb.FromAgent]:

@@ -9,10 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tocsin.domain.assignment import Assignment, LastRun
 from tocsin.domain.run import Failed, FollowUp, Outcome, Postponed, Stopped, StopReason, Succeeded
-from tocsin.engine.run_reports import RunReports
+from tocsin.engine.run_reports import News, RunReports
 from tocsin.v1 import agent_pb2 as pb
-
-MAX_LOG_BYTES: Final = 64 * 1024
 
 NULL: Final = b"null"
 
@@ -98,8 +96,7 @@ def result_of(run_id: str, fence: int, outcome: Outcome, reports: RunReports) ->
             assert_never(outcome)
     if reports.used is not None:
         result.usage = reports.usage_json() or ""
-    if reports.lines is not None:
-        result.log = clipped(reports.log_text() or "", MAX_LOG_BYTES)
+    result.log = reports.log_text() or ""
     return result
 
 
@@ -109,17 +106,17 @@ def failure_of(run_id: str, fence: int, failed: Failed) -> pb.Result:
     return pb.Result(run_id=run_id, fence=fence, failed=failure)
 
 
-def report_of(run_id: str, reports: RunReports) -> pb.Report:
-    """What a run has to tell so far."""
-    report = pb.Report(run_id=run_id, fence=reports.fence)
-    if reports.message is not None:
-        report.progress = reports.message
-    if reports.fraction is not None:
-        report.fraction = reports.fraction
-    usage = reports.usage_json()
-    if usage is not None:
-        report.usage = usage
-    return report
+def report_of(run_id: str, fence: int, news: News) -> pb.Report:
+    """What a run has to tell."""
+    return pb.Report(
+        run_id=run_id,
+        fence=fence,
+        progress=news.progress,
+        fraction=news.fraction,
+        usage=news.usage,
+        log=news.log or "",
+        log_from=news.log_from if news.log else 0,
+    )
 
 
 def follow_up_to(follow_up: FollowUp) -> pb.FollowUp:
@@ -147,9 +144,3 @@ def duration_to(seconds: float) -> Duration:
     duration = Duration()
     duration.FromTimedelta(timedelta(seconds=seconds))
     return duration
-
-
-def clipped(text: str, most: int) -> str:
-    """The text's beginning, as far as it has at most so many bytes."""
-    # No character has more than four bytes, so most texts need not be encoded to be measured.
-    return text if len(text) * 4 <= most else text.encode()[:most].decode(errors="ignore")

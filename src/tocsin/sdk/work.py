@@ -107,9 +107,16 @@ class Work:
         for hand in filter(None, fenced):
             self._fence(hand)
         self._ended += self._unanswered
+        self._say_logs()
         if self._draining:
             self._outbox.drain(stream)
         self._tell()
+
+    def _say_logs(self) -> None:
+        """What was said of them on a former stream may not have come through."""
+        for hand in self._hands.all():
+            if hand.result is None and hand.reports.kept.has_log:
+                self._outbox.note(hand.reports.kept)
 
     def _assigned(self, stream: int, messages: Iterable[pb.Assignment]) -> None:
         hands = [hand for message in messages if (hand := self._hand(message)) is not None]

@@ -67,13 +67,18 @@ class Ended(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Progress and usage of an attempt in hand; None leaves what is there."""
+    """Progress, usage and new lines of an attempt in hand; None leaves what is there.
+
+    log: the text that follows the log's first ``log_from`` characters.
+    """
 
     run_id: UUID
     fence: int
     progress: str | None
     fraction: float | None
     usage: str | None
+    log_from: int = 0
+    log: str | None = None
 
 
 class Attempts:
@@ -170,8 +175,10 @@ class Attempts:
         )
         return {row["id"] for row in rows}
 
-    async def report(self, reports: Sequence[Report]) -> set[UUID]:
-        """The ids of the attempts whose progress and usage were taken; the others are fenced."""
+    async def report(self, reports: Sequence[Report]) -> dict[UUID, int]:
+        """The attempts whose reports were taken, with the characters that are stored of their logs; the others are
+        fenced. Idempotent.
+        """
         rows = await self._database.fetch(
             "report",
             now=self._clock.now(),
@@ -181,8 +188,10 @@ class Attempts:
             progress=[report.progress for report in reports],
             fractions=[report.fraction for report in reports],
             usages=[report.usage for report in reports],
+            log_froms=[report.log_from for report in reports],
+            logs=sparse([report.log for report in reports]),
         )
-        return {row["run_id"] for row in rows}
+        return {row["run_id"]: row["stored"] for row in rows}
 
 
 def sparse(column: list[Any]) -> list[Any]:

@@ -112,18 +112,22 @@ class Beat(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., stalled: _Optional[bool] = ..., culprit: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("run_id", "fence", "progress", "fraction", "usage")
+    __slots__ = ("run_id", "fence", "progress", "fraction", "usage", "log", "log_from")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     FRACTION_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_FROM_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     fence: int
     progress: str
     fraction: float
     usage: str
-    def __init__(self, run_id: _Optional[str] = ..., fence: _Optional[int] = ..., progress: _Optional[str] = ..., fraction: _Optional[float] = ..., usage: _Optional[str] = ...) -> None: ...
+    log: str
+    log_from: int
+    def __init__(self, run_id: _Optional[str] = ..., fence: _Optional[int] = ..., progress: _Optional[str] = ..., fraction: _Optional[float] = ..., usage: _Optional[str] = ..., log: _Optional[str] = ..., log_from: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("results",)

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import grpc
 import grpc.aio
@@ -210,14 +209,7 @@ class Session:
         return True
 
     def _take_report(self, report: pb.Report) -> None:
-        run_id: UUID = wire.uuid_of(report.run_id, "run_id")
-        self._attachment.report(
-            run_id,
-            report.fence,
-            progress=report.progress if report.HasField("progress") else None,
-            fraction=report.fraction if report.HasField("fraction") else None,
-            usage=wire.usage_of(report.usage) if report.HasField("usage") else None,
-        )
+        self._attachment.report(wire.uuid_of(report.run_id, "run_id"), report.fence, wire.said_of(report))
 
 
 async def _quietly_cancelled(task: "asyncio.Task[Any]") -> None:

@@ -17,9 +17,9 @@ from tocsin.domain.assignment import Assignment
 from tocsin.domain.errors import BadInput
 from tocsin.domain.payload import accept, plain
 from tocsin.domain.run import Failed, FollowUp, Outcome, Postponed, Stopped, StopReason, Succeeded
-from tocsin.engine.connection import Result
+from tocsin.engine.connection import Result, Said
 from tocsin.engine.outcome import MAX_DELAY, refused_result
-from tocsin.engine.run_reports import MAX_FOLLOW_UPS, MAX_LOG
+from tocsin.engine.run_reports import DROPPED, MAX_FOLLOW_UPS, MAX_LOG
 from tocsin.store.instances import Held, Introduction
 from tocsin.v1 import agent_pb2 as pb
 
@@ -27,6 +27,8 @@ PROTOCOL: Final = 1
 MAX_SLOTS: Final = 10_000
 MAX_LABELS: Final = 32
 MAX_CULPRIT: Final = 16 * 1024
+MAX_LOG_TEXT: Final = MAX_LOG + len(DROPPED) + 2
+"""Characters of a log that are looked at: what is kept, the line that tells of more, and one more to know it by."""
 NO_TIME: Final = timedelta()
 
 
@@ -95,9 +97,24 @@ def result_of(result: pb.Result) -> Result:
         fence=_fence(result.fence),
         outcome=outcome,
         usage=result.usage or None,
-        log=plain(result.log[: MAX_LOG + 1], MAX_LOG + 1) if result.log else None,
+        log=log_of(result.log),
         follow_ups=follow_ups,
     )
+
+
+def said_of(report: pb.Report) -> Said:
+    return Said(
+        progress=report.progress if report.HasField("progress") else None,
+        fraction=report.fraction if report.HasField("fraction") else None,
+        usage=usage_of(report.usage) if report.HasField("usage") else None,
+        log_from=report.log_from,
+        log=log_of(report.log),
+    )
+
+
+def log_of(text: str) -> str | None:
+    """Lines of a log; None, where there are none."""
+    return plain(text[:MAX_LOG_TEXT], MAX_LOG_TEXT) if text else None
 
 
 def _outcome(result: pb.Result) -> Outcome:

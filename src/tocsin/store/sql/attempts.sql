@@ -429,15 +429,24 @@ SELECT CASE WHEN count(*) < cardinality(:ids) THEN coalesce(array_agg(c.id), '{}
   FROM closed c
 
 -- name: report
--- Progress and usage of attempts in hand, fenced; a row comes back for each that was still ours.
-INSERT INTO tocsin.attempts AS a (run_id, fence, attempt, progress, fraction, progress_at, usage)
-SELECT r.id, r.fence, r.attempt, g.progress, g.fraction, coalesce(:now::timestamptz, now()), g.usage::jsonb
-  FROM unnest(:ids::uuid[], :fences::bigint[], :progress::text[], :fractions::double precision[], :usages::text[])
-    AS g (id, fence, progress, fraction, usage)
+-- Progress, usage and new lines of attempts in hand, fenced; a row comes back for each that was still ours.
+-- A log's new text comes with the number of characters before it, so that twice sent it is once written. A log only
+-- grows: a report that a settlement overtakes changes nothing of what that has written, nor does one that leaves a gap.
+INSERT INTO tocsin.attempts AS a (run_id, fence, attempt, progress, fraction, progress_at, usage, log)
+SELECT r.id, r.fence, r.attempt, g.progress, g.fraction,
+       CASE WHEN g.progress IS NOT NULL OR g.fraction IS NOT NULL THEN coalesce(:now::timestamptz, now()) END,
+       g.usage::jsonb,
+       CASE WHEN length(coalesce(o.log, '')) >= g.log_from
+            THEN left(coalesce(o.log, ''), g.log_from) || g.log END
+  FROM unnest(:ids::uuid[], :fences::bigint[], :progress::text[], :fractions::double precision[], :usages::text[],
+              :log_froms::integer[], :logs::text[])
+    AS g (id, fence, progress, fraction, usage, log_from, log)
   JOIN tocsin.runs r ON r.id = g.id AND r.fence = g.fence AND r.holder IS NOT DISTINCT FROM :holder::uuid
+  LEFT JOIN tocsin.attempts o ON o.run_id = g.id AND o.fence = g.fence
 ON CONFLICT (run_id, fence) DO UPDATE
    SET progress = coalesce(excluded.progress, a.progress),
        fraction = coalesce(excluded.fraction, a.fraction),
-       progress_at = excluded.progress_at,
-       usage = coalesce(excluded.usage, a.usage)
-RETURNING a.run_id
+       progress_at = coalesce(excluded.progress_at, a.progress_at),
+       usage = coalesce(excluded.usage, a.usage),
+       log = CASE WHEN length(excluded.log) > coalesce(length(a.log), -1) THEN excluded.log ELSE a.log END
+RETURNING a.run_id, coalesce(length(a.log), 0) AS stored
