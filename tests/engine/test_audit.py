@@ -246,6 +246,20 @@ async def test_the_audit_is_read_page_by_page_and_by_its_filters(world: World) -
         await world.control.audit(limit=1, trigger="z")
 
 
+async def test_a_trigger_that_is_gone_is_told_with_who_deleted_it(world: World) -> None:
+    await world.declare(a_trigger("t"), a_trigger("t2"))
+    await world.control.delete_trigger("t")
+    for asked in (world.control.trigger("t"), world.control.why("t"), world.control.fire("t")):
+        with pytest.raises(NotFound, match=r"no trigger 't'; it was deleted at 2026-03-01 12:00:00 UTC by test"):
+            await asked
+    await world.declare(a_trigger("t"))
+    assert (await world.control.trigger("t"))["name"] == "t"
+    world.clock.turn(MINUTE)
+    await world.control.declare(an_app(agents=("agent",)), prune=True)
+    with pytest.raises(NotFound, match=r"no trigger 't'; it was pruned at 2026-03-01 12:01:00 UTC by test"):
+        await world.control.trigger("t")
+
+
 async def test_a_key_of_a_trigger_s_name_is_not_among_the_trigger_s_records(world: World) -> None:
     await world.declare(a_trigger("t"))
     await world.control.keys.create("t", scopes=["read"])

@@ -192,6 +192,8 @@ async def one_run(control: "Operations", text: str) -> UUID:
 
 
 async def _with_nearest(control: "Operations", error: NotFound) -> Refused:
+    if str(error) != str(NotFound(error.kind, error.name)):
+        return error  # it says more than where to look
     if error.kind == "trigger":
         known = await control.triggers(limit=SUGGESTED_FROM)
     elif error.kind == "agent":

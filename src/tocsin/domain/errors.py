@@ -112,11 +112,15 @@ class Refused(TocsinError):
 
 
 class NotFound(Refused):
+    """near: a name that is there; see: a command that lists what is; gone: what became of it, in the place of both."""
+
     code = "not_found"
     about = ("kind", "name")
 
-    def __init__(self, kind: str, name: object, *, near: str | None = None, see: str | None = None) -> None:
-        hint = f"did you mean {near!r}?" if near else f"see `tocsin {see or f'{kind} list'}`"
+    def __init__(
+        self, kind: str, name: object, *, near: str | None = None, see: str | None = None, gone: str | None = None
+    ) -> None:
+        hint = gone or (f"did you mean {near!r}?" if near else f"see `tocsin {see or f'{kind} list'}`")
         super().__init__(f"no {kind} {str(name)!r}; {hint}")
         self.kind = kind
         self.name = str(name)

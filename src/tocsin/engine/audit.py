@@ -27,6 +27,18 @@ class Audit:
             raise BadInput(f"since {since.isoformat()}: must not be after until, {until.isoformat()}")
         return _views(await self._rows.page(limit=limit, before=before, **filters))
 
+    async def end_of(self, trigger: str) -> str | None:
+        """Who deleted a trigger, and when; None, where that is not on record."""
+        ends = [
+            row
+            for action in (Action.DELETED, Action.PRUNED)
+            for row in await self._rows.page(limit=1, before=None, trigger=trigger, action=action)
+        ]
+        if not ends:
+            return None
+        last = max(ends, key=lambda row: int(row["id"]))
+        return f"it was {last['action']} at {last['at']:%Y-%m-%d %H:%M:%S} UTC by {last['actor']}"
+
     async def changes(self, row: TriggerRow, *, since: datetime, until: datetime, limit: int) -> list[dict[str, Any]]:
         """What was done to the trigger in the range, the latest first, and the pauses that stood when it began."""
         return _views(await self._rows.changes(row.name, row.id, since=since, until=until, limit=limit))

@@ -345,7 +345,10 @@ class Control:
         return row
 
     async def _no_trigger(self, name: str) -> NotFound:
-        """The error, with the nearest name that there is."""
+        """The error, with who deleted it, or else the nearest name that there is."""
+        gone = await self._audit.end_of(name)
+        if gone is not None:
+            return NotFound("trigger", name, gone=gone)
         names = [row.name for row in await self._triggers.page(limit=1_000)]
         near = difflib.get_close_matches(name, names, n=1)
         return NotFound("trigger", name, near=near[0] if near else None)
