@@ -11,7 +11,6 @@ import typer
 from tocsin.cli.exits import CANCELLED, DONE, REFUSED, SKIPPED, say
 from tocsin.cli.operations import Operations, Row
 from tocsin.cli.output import compact, emit, harmless, instant
-from tocsin.clock import SystemClock
 from tocsin.domain.errors import TocsinError
 
 LONGEST_PAUSE: Final = 1.0
@@ -46,6 +45,8 @@ async def follow(control: Operations, run: UUID, *, longest: float, json: bool) 
 
 async def _tell_why_it_waits(control: Operations, run: UUID) -> None:
     """Whoever watches a run that nobody can begin is told so, once."""
+    from tocsin.clock import SystemClock  # noqa: PLC0415
+
     with suppress(TocsinError):
         await SystemClock().sleep(UNEXPLAINED)
         row = await control.run(run)
