@@ -6,7 +6,7 @@ import typer
 
 from tocsin.cli import completion
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, gathered, limit_of, tell_cut
 from tocsin.cli.operations import Row
 from tocsin.cli.output import emit, instant, print_fields, print_table
 
@@ -31,10 +31,8 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
         async def fetch(size: int, after: Any) -> list[Row]:
             return await control.agents(limit=size, after=after)
 
-        rows = [row async for row in pages(fetch, key="name", limit=limit, everything=everything)]
-    if json:
-        for row in rows:
-            emit(row)
+        rows = await gathered(fetch, key="name", limit=limit, everything=everything, json=json)
+    if rows is None:
         return
     print_table(
         ["agent", "running", "queued", "limit", "triggers", "served by", "declared in"],

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, gathered, limit_of, tell_cut
 from tocsin.cli.operations import Row
-from tocsin.cli.output import compact, emit, instant, print_table
+from tocsin.cli.output import compact, instant, print_table
 from tocsin.cli.runs import read_since
 
 OF_A_TRIGGER: Final = ("run", "backfill")
@@ -57,13 +57,8 @@ async def _audit(
         async def fetch(size: int, before: Any) -> list[Row]:
             return await control.audit(limit=size, before=before, since=since, until=until, **filters)
 
-        rows = []
-        async for row in pages(fetch, key="id", limit=limit, everything=everything):
-            if json:
-                emit(row)
-            else:
-                rows.append(row)
-    if json:
+        rows = await gathered(fetch, key="id", limit=limit, everything=everything, json=json)
+    if rows is None:
         return
     print_table(
         ["at (UTC)", "actor", "action", "what", "detail"],

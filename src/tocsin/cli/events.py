@@ -7,7 +7,7 @@ import typer
 
 from tocsin.cli import trigger_options as given
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, gathered, limit_of, tell_cut
 from tocsin.cli.operations import Row
 from tocsin.cli.output import compact, counted, emit, instant, print_fields, print_table
 
@@ -108,13 +108,8 @@ async def _list(filters: dict[str, Any], *, since: str | None, limit: int, every
         async def fetch(size: int, before: Any) -> list[Row]:
             return await control.events.page(limit=size, before=before, since=start, **filters)
 
-        rows = []
-        async for row in pages(fetch, key="number", limit=limit, everything=everything):
-            if json:
-                emit(row)
-            else:
-                rows.append(row)
-    if json:
+        rows = await gathered(fetch, key="number", limit=limit, everything=everything, json=json)
+    if rows is None:
         return
     print_table(
         ["event", "received", "type", "source", "came to", "id"],

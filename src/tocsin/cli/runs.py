@@ -8,7 +8,7 @@ import typer
 
 from tocsin.cli import completion
 from tocsin.cli.connection import one_run, opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, gathered, limit_of, tell_cut
 from tocsin.cli.operations import Row
 from tocsin.cli.output import between, compact, emit, harmless, instant, length, print_fields, print_table
 from tocsin.cli.watching import follow
@@ -89,16 +89,12 @@ async def _list(
                 limit=size, trigger=trigger, agent=agent, states=states, before=before, since=start
             )
 
-        rows = []
-        async for row in pages(fetch, key="id", limit=limit, everything=everything):
-            if json:
-                emit(row)
-            else:
-                rows.append(row)
-    if not json:
-        print_runs(rows, now)
-        if not everything:
-            tell_cut(len(rows), limit)
+        rows = await gathered(fetch, key="id", limit=limit, everything=everything, json=json)
+    if rows is None:
+        return
+    print_runs(rows, now)
+    if not everything:
+        tell_cut(len(rows), limit)
 
 
 def print_runs(rows: Sequence[Row], now: datetime) -> None:

@@ -9,7 +9,7 @@ import typer
 from tocsin.cli import completion
 from tocsin.cli import trigger_options as given
 from tocsin.cli.connection import opened, run_async
-from tocsin.cli.listing import All, JsonFlag, Limit, limit_of, pages, tell_cut
+from tocsin.cli.listing import All, JsonFlag, Limit, gathered, limit_of, tell_cut
 from tocsin.cli.operations import Operations, Row
 from tocsin.cli.output import compact, counted, emit, instant, length, print_fields, print_table
 from tocsin.cli.trigger_options import Name
@@ -52,13 +52,8 @@ async def _list(limit: int, everything: bool, json: bool) -> None:
         async def fetch(size: int, after: Any) -> list[Row]:
             return await control.triggers(limit=size, after=after)
 
-        rows = []
-        async for row in pages(fetch, key="name", limit=limit, everything=everything):
-            if json:
-                emit(row)
-            else:
-                rows.append(row)
-    if json:
+        rows = await gathered(fetch, key="name", limit=limit, everything=everything, json=json)
+    if rows is None:
         return
     print_table(
         ["trigger", "status", "next", "agent", "schedule"],
